@@ -1,0 +1,42 @@
+// auth: who a credential belongs to, and whether that user is allowed now. One read transaction a call, any thread.
+#ifndef POSTERN_CORE_AUTH_H
+#define POSTERN_CORE_AUTH_H
+
+#include "postern/core/limits.h"
+#include "postern/store/store.h"
+
+// The reasons of `auth.fail` in the contract, and of the refusal that the agent gets.
+enum auth_result {
+  AUTH_OK,
+  AUTH_UNKNOWN_TOKEN,
+  AUTH_REVOKED,
+  AUTH_EXPIRED,
+  AUTH_BANNED,
+  AUTH_MALFORMED,
+  AUTH_LIMIT,
+  AUTH_CERTIFICATE,
+  AUTH_HANDSHAKE,
+  AUTH_INSTANCE_BUSY,
+  AUTH_STORE, // the store could not be read; a temporary refusal, logged as an error and not the peer's fault
+};
+
+const char *auth_reason(enum auth_result r); // "unknown_token", …; AUTH_STORE is "unavailable"
+
+struct identity {
+  uint32_t user;
+  char user_name[NAME_TEXT];
+  char token_id[STORE_TOKEN_ID_TEXT];
+  int64_t expires; // wall seconds when the credential ends; 0: never
+  struct limits limits;
+};
+
+// Checks a token at wall time `now`. `until` is set for AUTH_BANNED (0: for good). `client_name` is the common name
+// of the verified client certificate, or NULL where none is asked for; another name than the user's is
+// AUTH_CERTIFICATE.
+enum auth_result auth_token(struct store *s, const char *token, const char *client_name, int64_t now,
+                            struct identity *out, int64_t *until);
+// Whether a session that was let in may stay: user there, not banned, token neither revoked nor expired. Refreshes
+// out->limits and out->expires.
+enum auth_result auth_recheck(struct store *s, struct identity *id, int64_t now, int64_t *until);
+
+#endif

@@ -1,0 +1,19 @@
+// loop_internal: what net's other files need of a loop. Not for other layers.
+#ifndef POSTERN_NET_LOOP_INTERNAL_H
+#define POSTERN_NET_LOOP_INTERNAL_H
+
+#include "postern/net/loop.h"
+
+struct conn;
+
+enum { LOOP_BUFFER = 96 * 1024 };
+
+// A buffer of LOOP_BUFFER bytes from the loop's small stock, or a fresh one; NULL for want of memory.
+uint8_t *loop_buffer_get(struct loop *l);
+void loop_buffer_put(struct loop *l, uint8_t *buf); // NULL is fine
+
+// Conns whose abort may have gone unseen (conn.c, conn_suspect): looked at once a second.
+struct conn **loop_suspects(struct loop *l);
+void loop_watch_suspects(struct loop *l, void (*look)(struct loop *l));
+
+#endif

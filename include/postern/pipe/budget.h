@@ -1,0 +1,24 @@
+// budget: how many bytes may wait in buffers: received from a link and not yet taken by the reader. A session has one,
+// the gateway has one above it that all workers share.
+#ifndef POSTERN_PIPE_BUDGET_H
+#define POSTERN_PIPE_BUDGET_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+struct budget {
+  _Atomic size_t used;
+  _Atomic size_t bound;
+  struct budget *above; // borrowed; NULL at the top
+};
+
+void budget_init(struct budget *b, size_t bound, struct budget *above);
+void budget_add(struct budget *b, size_t n);
+void budget_sub(struct budget *b, size_t n);
+// Three quarters of a bound, here or above, are used: windows stop growing and give back no credit.
+bool budget_tight(const struct budget *b);
+// A bound, here or above, is passed.
+bool budget_over(const struct budget *b);
+
+#endif

@@ -1,0 +1,30 @@
+// budget: see budget.h. Relaxed atomics: the numbers bound memory, they order nothing.
+#include "postern/pipe/budget.h"
+
+#define GET(x) atomic_load_explicit(&(x), memory_order_relaxed)
+
+void budget_init(struct budget *b, size_t bound, struct budget *above) {
+  atomic_init(&b->used, 0);
+  atomic_init(&b->bound, bound);
+  b->above = above;
+}
+
+void budget_add(struct budget *b, size_t n) {
+  for (; b; b = b->above) atomic_fetch_add_explicit(&b->used, n, memory_order_relaxed);
+}
+
+void budget_sub(struct budget *b, size_t n) {
+  for (; b; b = b->above) atomic_fetch_sub_explicit(&b->used, n, memory_order_relaxed);
+}
+
+bool budget_tight(const struct budget *b) {
+  for (; b; b = b->above)
+    if (GET(b->used) > GET(b->bound) / 4 * 3) return true;
+  return false;
+}
+
+bool budget_over(const struct budget *b) {
+  for (; b; b = b->above)
+    if (GET(b->used) > GET(b->bound)) return true;
+  return false;
+}
