@@ -11,7 +11,7 @@
 
 enum {
   CONNECT_MS = 10000, // per address
-  ANSWER_MS = 20000,  // from the connection to the gateway's answer
+  ANSWER_MS = 15000,  // from the connection to the gateway's answer
   REASON_TEXT = 512,
 };
 

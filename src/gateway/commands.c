@@ -48,7 +48,9 @@ static int session_kick(void *ctx, const json_t *request, json_t **data, struct 
   struct kick k = {.gateway = ctx,
                    .user = json_string_value(json_object_get(request, "user")),
                    .instance = json_string_value(json_object_get(request, "instance"))};
-  if (!k.user) return err_set(e, PERR_INVALID, "session.kick: user: missing");
+  const json_t *instance = json_object_get(request, "instance");
+  if (!k.user) return err_set(e, PERR_INVALID, "session.kick: user: expected a name");
+  if (instance && !k.instance) return err_set(e, PERR_INVALID, "session.kick: instance: expected a name");
   if (registry_each(k.gateway->registry, 0, kick_one, &k)) return err_set(e, PERR_NOMEM, "out of memory");
   if (k.kicked) audit_note(k.gateway->audit, "admin", "session.kick", k.user, k.instance);
   *data = json_pack("{s:i}", "kicked", k.kicked);

@@ -1,5 +1,10 @@
-// Look-ups: addresses, names, failures, cancelling, and ends while something is under way. Needs no network.
+// Look-ups: addresses, names, failures, cancelling, and ends while something is under way. A getaddrinfo of its own
+// stands before the system's and knows the names under "test"; no network is needed.
 #include "postern/net/resolver.h"
+#include <dlfcn.h>
+#include <errno.h>
+#include <netdb.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,6 +12,72 @@
 #include <string.h>
 
 #include <cmocka.h>
+
+// ---- the names under "test" ----
+
+// "gate.test" is looked up for as long as the test likes.
+static struct {
+  pthread_mutex_t lock;
+  pthread_cond_t changed;
+  bool inside, open;
+} gate = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+static void gate_set(bool *what, bool value) {
+  pthread_mutex_lock(&gate.lock);
+  *what = value;
+  pthread_cond_broadcast(&gate.changed);
+  pthread_mutex_unlock(&gate.lock);
+}
+
+static void gate_await(const bool *what) {
+  pthread_mutex_lock(&gate.lock);
+  while (!*what) pthread_cond_wait(&gate.changed, &gate.lock);
+  pthread_mutex_unlock(&gate.lock);
+}
+
+static void gate_close(void) {
+  gate_set(&gate.inside, false);
+  gate_set(&gate.open, false);
+}
+
+typedef int (*getaddrinfo_fn)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+
+static int real(const char *node, const struct addrinfo *hints, struct addrinfo **res) {
+  getaddrinfo_fn next;
+  *(void **)&next = dlsym(RTLD_NEXT, "getaddrinfo");
+  return next(node, NULL, hints, res);
+}
+
+// The first twice, then others up to 192.0.2.20.
+static int many(const struct addrinfo *hints, struct addrinfo **res) {
+  for (int i = 20; i >= 0; i--) {
+    char ip[32];
+    struct addrinfo *one;
+    snprintf(ip, sizeof ip, "192.0.2.%d", i ? i : 1);
+    int rc = real(ip, hints, &one);
+    if (rc) return rc;
+    one->ai_next = *res;
+    *res = one;
+  }
+  return 0;
+}
+
+int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **res) {
+  *res = NULL;
+  if (strcmp(node, "none.test") == 0) return EAI_NONAME;
+  if (strcmp(node, "empty.test") == 0) return 0;
+  if (strcmp(node, "many.test") == 0) return many(hints, res);
+  if (strcmp(node, "system.test") == 0) {
+    errno = EMFILE;
+    return EAI_SYSTEM;
+  }
+  if (strcmp(node, "gate.test") != 0) return real(node, hints, res);
+  gate_set(&gate.inside, true);
+  gate_await(&gate.open);
+  return real("192.0.2.1", hints, res);
+}
+
+// ---- asking ----
 
 // One answer, as it came.
 struct got {
@@ -83,19 +154,32 @@ static void test_name(void **state) {
   }
 }
 
-static void test_failures(void **state) {
-  struct got g = ask(*state, "not..a..name", 80); // no resolver asks the network for it
-  assert_int_equal(g.n, 0);
-  assert_non_null(strstr(g.error, "not..a..name: "));
-  char name[HOST_TEXT + 1];
-  memset(name, 'a', HOST_TEXT);
-  name[HOST_TEXT] = '\0';
-  g = ask(*state, name, 80);
-  assert_int_equal(g.n, 0);
-  assert_non_null(strstr(g.error, "the name is too long"));
+static void test_many_addresses(void **state) {
+  struct got g = ask(*state, "many.test", 80);
+  assert_int_equal(g.n, RESOLVE_MAX);
+  assert_addr(&g.addrs[0], "192.0.2.1:80");
+  assert_addr(&g.addrs[1], "192.0.2.2:80"); // the duplicate is left out
+  assert_addr(&g.addrs[15], "192.0.2.16:80");
 }
 
-// What is cancelled, begun or not, never answers; others do.
+static void assert_fails(struct fixture *f, const char *host, const char *error) {
+  struct got g = ask(f, host, 80);
+  assert_int_equal(g.n, 0);
+  if (!strstr(g.error, error)) fail_msg("\"%s\" does not say \"%s\"", g.error, error);
+}
+
+static void test_failures(void **state) {
+  char name[HOST_TEXT + 1];
+  assert_fails(*state, "none.test", "none.test: Name or service not known");
+  assert_fails(*state, "system.test", "system.test: Too many open files");
+  assert_fails(*state, "empty.test", "empty.test: no address");
+  assert_fails(*state, "not..a..name", "not..a..name: "); // no resolver asks the network for it
+  memset(name, 'a', HOST_TEXT);
+  name[HOST_TEXT] = '\0';
+  assert_fails(*state, name, "aaa...: the name is too long");
+}
+
+// What is cancelled never answers; others do.
 static void test_cancel(void **state) {
   struct fixture *f = *state;
   struct got dropped = {.loop = f->loop}, kept = {.loop = f->loop};
@@ -113,26 +197,59 @@ static void test_cancel(void **state) {
   resolver_cancel(f->resolver, UINT64_MAX);
 }
 
+// The helper is at the one and has not begun the other when they are cancelled.
+static void test_cancel_under_way(void **state) {
+  struct fixture *f = *state;
+  struct got dropped = {.loop = f->loop}, kept = {.loop = f->loop};
+  gate_close();
+  uint64_t id = resolver_ask(f->resolver, "gate.test", 1, on_resolved, &dropped);
+  gate_await(&gate.inside);
+  uint64_t queued = resolver_ask(f->resolver, "localhost", 1, on_resolved, &dropped);
+  resolver_cancel(f->resolver, id);
+  resolver_cancel(f->resolver, queued);
+  assert_true(resolver_ask(f->resolver, "localhost", 2, on_resolved, &kept) != 0);
+  gate_set(&gate.open, true);
+  loop_run(f->loop);
+  assert_int_equal(kept.calls, 1);
+  assert_int_equal(dropped.calls, 0);
+}
+
+// A look-up that takes long holds up no address.
+static void test_address_while_busy(void **state) {
+  struct fixture *f = *state;
+  struct got slow = {.loop = f->loop};
+  gate_close();
+  assert_true(resolver_ask(f->resolver, "gate.test", 1, on_resolved, &slow) != 0);
+  gate_await(&gate.inside);
+  assert_int_equal(ask(f, "192.0.2.7", 80).n, 1);
+  assert_int_equal(slow.calls, 0);
+  gate_set(&gate.open, true);
+  loop_run(f->loop);
+  assert_int_equal(slow.calls, 1);
+  assert_addr(&slow.addrs[0], "192.0.2.1:1");
+}
+
 static void on_stop(void *arg) {
   loop_stop(arg);
 }
 
-// Answers that are on their way when the resolver goes are dropped, and nothing is leaked.
+// Whatever is under way when the resolver goes is dropped, and nothing is leaked: one look-up that the helper is at and
+// whose answer arrives afterwards, names in the queue, addresses that wait for the end of the batch.
 static void test_free_with_pending(void **state) {
-  for (int round = 0; round < 20; round++) {
-    struct loop *l = loop_new("test");
-    struct resolver *r = resolver_new(l);
-    struct got g = {.loop = l};
-    for (int i = 0; i < 4; i++) {
-      assert_true(resolver_ask(r, "localhost", 1, on_resolved, &g) != 0);
-      assert_true(resolver_ask(r, "127.0.0.1", 1, on_resolved, &g) != 0);
-    }
-    resolver_free(r);
-    assert_int_equal(loop_post(l, on_stop, l), 0);
-    loop_run(l);
-    assert_int_equal(g.calls, 0);
-    loop_free(l);
-  }
+  struct loop *l = loop_new("test");
+  struct resolver *r = resolver_new(l);
+  struct got g = {.loop = l};
+  gate_close();
+  assert_true(resolver_ask(r, "gate.test", 1, on_resolved, &g) != 0);
+  assert_true(resolver_ask(r, "localhost", 1, on_resolved, &g) != 0);
+  assert_true(resolver_ask(r, "127.0.0.1", 1, on_resolved, &g) != 0);
+  gate_await(&gate.inside);
+  gate_set(&gate.open, true);
+  resolver_free(r);
+  assert_int_equal(loop_post(l, on_stop, l), 0);
+  loop_run(l);
+  assert_int_equal(g.calls, 0);
+  loop_free(l);
   resolver_free(NULL);
 }
 
@@ -164,8 +281,11 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup_teardown(test_addresses, set_up, tear_down),
       cmocka_unit_test_setup_teardown(test_name, set_up, tear_down),
+      cmocka_unit_test_setup_teardown(test_many_addresses, set_up, tear_down),
       cmocka_unit_test_setup_teardown(test_failures, set_up, tear_down),
       cmocka_unit_test_setup_teardown(test_cancel, set_up, tear_down),
+      cmocka_unit_test_setup_teardown(test_cancel_under_way, set_up, tear_down),
+      cmocka_unit_test_setup_teardown(test_address_while_busy, set_up, tear_down),
       cmocka_unit_test(test_free_with_pending),
       cmocka_unit_test_setup_teardown(test_ask_in_the_answer, set_up, tear_down),
   };
