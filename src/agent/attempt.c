@@ -112,17 +112,6 @@ static void dial_next(struct attempt *a) {
   fail_attempt(a);
 }
 
-static void on_connect(void *ctx, struct conn *c, int result) {
-  struct attempt *a = ctx;
-  if (result < 0) {
-    fail_address(a, connect_error(result, errno));
-    return;
-  }
-  a->stage = STAGE_TLS;
-  loop_timer_set(a->timer, ANSWER_MS);
-  if (conn_start_tls(c, a->tls) < 0) fail_address(a, "TLS could not be started");
-}
-
 // What a failed read, write or handshake says about the gateway.
 static void fail_conn(struct attempt *a, int code) {
   const char *tls = conn_tls_error(a->conn);
@@ -134,6 +123,18 @@ static void fail_conn(struct attempt *a, int code) {
                           : "the gateway closed the connection during the TLS handshake");
   else
     fail_address(a, perr_str(code));
+}
+
+static void on_connect(void *ctx, struct conn *c, int result) {
+  struct attempt *a = ctx;
+  if (result < 0) {
+    fail_address(a, connect_error(result, errno));
+    return;
+  }
+  a->stage = STAGE_TLS;
+  loop_timer_set(a->timer, ANSWER_MS);
+  int rc = conn_start_tls(c, a->tls);
+  if (rc < 0) fail_conn(a, rc);
 }
 
 static void say_hello(struct attempt *a) {

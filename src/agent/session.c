@@ -345,7 +345,7 @@ void session_stop(struct session *s) {
 void session_abandon(struct session *s) {
   s->stopping = true;
   cease_trying(s);
-  while (s->links) link_close(s->links->link, "the agent stops", STREAM_SESSION_ENDED, true);
+  while (s->links) link_close(s->links->link, "the agent stops", STREAM_SESSION_ENDED, false);
   session_over(s, 0);
 }
 

@@ -65,20 +65,21 @@ static enum auth_result read_limits(struct store_txn *t, uint32_t user, struct l
 // The certificate stands before the ban: who cannot show it learns nothing about the user.
 static enum auth_result identify(struct store_txn *t, const struct store_token *k, const char *client_name, int64_t now,
                                  struct identity *out, int64_t *until) {
-  enum auth_result r = token_alive(k, now);
-  if (r != AUTH_OK) return r;
-  if (k->enrol && k->last_used == 0 && now - k->created >= ENROL_S) return AUTH_EXPIRED;
   struct store_user user;
   int rc = store_user_get(t, k->user, &user);
   if (rc < 0) return missing(rc);
+  memcpy(out->user_name, user.name, sizeof out->user_name);
+  enum auth_result r = token_alive(k, now);
+  if (r != AUTH_OK) return r;
+  if (k->enrol && k->last_used == 0 && now - k->created >= ENROL_S) return AUTH_EXPIRED;
   if (client_name != NULL && strcmp(client_name, user.name) != 0) return AUTH_CERTIFICATE;
   r = not_banned(t, user.id, now, until);
+  if (r == AUTH_OK) r = read_limits(t, user.id, &out->limits);
   if (r != AUTH_OK) return r;
   out->user = user.id;
-  memcpy(out->user_name, user.name, sizeof out->user_name);
   memcpy(out->token_id, k->id, sizeof out->token_id);
   out->expires = k->expires;
-  return read_limits(t, user.id, &out->limits);
+  return AUTH_OK;
 }
 
 // Ends the read; a failure of the store is the operator's to hear of, for the peer can do nothing about it.
@@ -111,7 +112,6 @@ enum auth_result auth_token(struct store *s, const char *token, const char *clie
   struct store_token k;
   enum auth_result r = find_token(t, id, hash, &k);
   if (r == AUTH_OK) r = identify(t, &k, client_name, now, out, until);
-  if (r != AUTH_OK) memset(out, 0, sizeof *out);
   return finish(t, r);
 }
 

@@ -20,7 +20,7 @@ struct watch {
   struct loop_timer *poll, *second;
   uint64_t txn, seq;
   int64_t claims_s;
-  size_t buffered; // at the last look, to give memory back after a peak
+  size_t peak; // of the buffered bytes since memory was last given back
 };
 
 // ---- judging ----
@@ -160,8 +160,15 @@ static void end_expired(void *ctx, const struct registry_view *v) {
 // After a peak of buffered bytes the C library keeps the pages; the machine can use them better.
 static void give_back_memory(struct watch *w) {
   size_t now = atomic_load(&w->gateway->budget.used);
-  if (w->buffered > now && w->buffered - now > TRIM_BYTES) malloc_trim(0);
-  w->buffered = now;
+  if (now > w->peak) w->peak = now;
+  if (w->peak - now <= TRIM_BYTES) return;
+  malloc_trim(0);
+  w->peak = now;
+}
+
+// On the second of the wall clock, by which credentials expire: none lives on for the rest of a second of our own.
+static void await_second(struct watch *w) {
+  loop_timer_set(w->second, (uint64_t)(WATCH_SECOND_MS - clock_wall_ms() % WATCH_SECOND_MS));
 }
 
 static void on_second(void *ctx) {
@@ -175,7 +182,7 @@ static void on_second(void *ctx) {
     ports_refresh_claims(g->ports, j.now);
   }
   give_back_memory(w);
-  loop_timer_set(w->second, WATCH_SECOND_MS);
+  await_second(w);
 }
 
 // ---- life ----
@@ -196,7 +203,7 @@ int watch_start(struct watch **out, struct gateway *g) {
   w->seq = store_change_last(t); // no session is there yet: what was before does not matter
   store_abort(t);
   loop_timer_set(w->poll, WATCH_POLL_MS);
-  loop_timer_set(w->second, WATCH_SECOND_MS);
+  await_second(w);
   *out = w;
   return 0;
 }

@@ -240,6 +240,7 @@ static void on_event(evutil_socket_t fd, short what, void *arg) {
   if (c->state == CONN_CONNECTING && (what & EV_WRITE)) tell_connected(c, what & EV_READ ? socket_error(c) : 0);
   if (c->state == CONN_HANDSHAKE) on_handshake_event(c);
   if (c->state == CONN_OPEN) on_open_event(c);
+  else if (c->state == CONN_HANDSHAKE) on_handshake_event(c);
   else if (c->state == CONN_LINGERING) on_linger_event(c);
 }
 
@@ -283,11 +284,12 @@ struct conn *conn_new(struct loop *l, int fd, const struct conn_ops *ops, void *
 }
 
 static void set_socket_options(int fd) {
-  int on = 1, idle = CONN_KEEPALIVE_S, interval = CONN_KEEPALIVE_S / 4;
+  int on = 1, idle = CONN_KEEPALIVE_S, interval = CONN_KEEPALIVE_S / 4, unsent = CONN_UNSENT;
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
   setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
   setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
+  setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof unsent);
 }
 
 struct conn *conn_dial(struct loop *l, const struct addr *to, const struct conn_ops *ops, void *ctx, int *error) {
@@ -320,11 +322,8 @@ int conn_start_tls(struct conn *c, struct tls *t) {
   int code = conn_tls_new(c, t);
   if (code) return code;
   conn_set_state(c, CONN_HANDSHAKE);
-  // A client speaks first; a server's first bytes may be there, and the first edge will call either.
-  if (tls_is_client(t)) {
-    code = conn_tls_handshake(c);
-    return code == PERR_AGAIN ? 0 : code ? code : PERR_TLS;
-  }
+  // A client speaks first, and no edge may come for it; what comes of it is told by on_handshake alone.
+  if (tls_is_client(t)) conn_resume(c);
   return 0;
 }
 
@@ -398,7 +397,3 @@ int conn_attach(struct conn *c, struct loop *l, const struct conn_ops *ops, void
 
 const struct addr *conn_peer(const struct conn *c) { return &c->peer; }
 int conn_fd(const struct conn *c) { return c->fd; }
-
-void conn_set_lowat(struct conn *c, int bytes) {
-  setsockopt(c->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof bytes);
-}

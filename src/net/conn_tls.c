@@ -21,7 +21,7 @@ struct conn_tls {
   size_t out_off, out_len;
   int raw_error;   // the socket's end: PERR_EOF or PERR_RESET; 0 before
   bool starved;    // the last SSL_read wanted more from the socket
-  char error[160];
+  char error[TLS_TEXT];
 };
 
 // ---- the BIO ----

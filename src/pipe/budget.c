@@ -17,14 +17,16 @@ void budget_sub(struct budget *b, size_t n) {
   for (; b; b = b->above) atomic_fetch_sub_explicit(&b->used, n, memory_order_relaxed);
 }
 
-bool budget_tight(const struct budget *b) {
-  for (; b; b = b->above)
-    if (GET(b->used) > GET(b->bound) / 4 * 3) return true;
-  return false;
+static size_t share(const struct budget *b) {
+  size_t most = GET(b->bound);
+  for (const struct budget *up = b->above; up; up = up->above) {
+    size_t used = GET(up->used), bound = GET(up->bound);
+    size_t left = used < bound ? bound - used : 0;
+    if (left < most) most = left;
+  }
+  return most;
 }
 
-bool budget_over(const struct budget *b) {
-  for (; b; b = b->above)
-    if (GET(b->used) > GET(b->bound)) return true;
-  return false;
-}
+bool budget_tight(const struct budget *b) { return GET(b->used) > share(b) / 4 * 3; }
+
+bool budget_over(const struct budget *b) { return GET(b->used) > share(b); }

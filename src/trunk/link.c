@@ -11,7 +11,6 @@
 #include <string.h>
 
 enum {
-  LOWAT = 128 * 1024,
   PINGS_PER_S = 10,
   PINGS_BURST = 50,
   CREDITS_PER_S = 20000,
@@ -71,16 +70,22 @@ void link_violation(struct link *k, const char *format, ...) {
 
 static void on_tick(void *ctx) {
   struct link *k = ctx;
-  uint64_t now = loop_now_ms(k->loop);
-  // The tick is a second wide, and the peer has to be found dead within the time, not after it.
-  if (now - k->heard_ms + LINK_TICK_MS >= (uint64_t)k->settings.dead_s * 1000) {
+  uint64_t now = loop_now_ms(k->loop), dead_ms = (uint64_t)k->settings.dead_s * 1000;
+  // A peer that sends and never reads is as dead as a silent one. It has to be found within the time, not a tick later.
+  bool silent = now - k->heard_ms + LINK_TICK_MS >= dead_ms;
+  bool deaf = k->ping_open && now - k->pinged_ms + LINK_TICK_MS >= dead_ms;
+  if (silent || deaf) {
     char text[64];
-    snprintf(text, sizeof text, "dead: nothing heard for %lld s", (long long)k->settings.dead_s);
+    snprintf(text, sizeof text, "dead: %s for %lld s", silent ? "nothing heard" : "no ping answered",
+             (long long)k->settings.dead_s);
     link_close(k, text, STREAM_LINK_LOST, false);
     return;
   }
   if (!k->ping_open && now - k->pinged_ms >= (uint64_t)k->settings.heartbeat_s * 1000) link_send_ping(k);
-  link_check_streams(k, now);
+  if (now - k->checked_ms >= LINK_CHECK_MS) {
+    k->checked_ms = now;
+    link_check_streams(k, now);
+  }
   if (!k->closed) loop_timer_set(k->tick, LINK_TICK_MS);
 }
 
@@ -98,13 +103,13 @@ static void on_lazy(void *ctx) {
 
 static void on_drain_task(struct loop_task *t) {
   struct link *k = (struct link *)((char *)t - offsetof(struct link, drain_task));
-  if (k->live == 0 && k->ops->on_drained) k->ops->on_drained(k->ctx, k);
+  if (TAILQ_EMPTY(&k->all) && k->ops->on_drained) k->ops->on_drained(k->ctx, k);
 }
 
 void link_drain(struct link *k) {
   if (k->closed || k->draining) return;
   k->draining = true;
-  if (k->live == 0) loop_defer(k->loop, &k->drain_task);
+  if (TAILQ_EMPTY(&k->all)) loop_defer(k->loop, &k->drain_task);
 }
 
 bool link_draining(const struct link *k) { return k->draining; }
@@ -150,7 +155,6 @@ struct link *link_new(struct loop *l, struct conn *c, enum link_role role, const
   bucket_init(&k->credits, CREDITS_PER_S, CREDITS_BURST, now);
   bucket_init(&k->controls, CONTROLS_PER_S, CONTROLS_BURST, now);
   conn_rebind(c, &link_conn_ops, k);
-  conn_set_lowat(c, LOWAT);
   loop_timer_set(k->tick, LINK_TICK_MS);
   link_send_ping(k); // the first round trip is measured at once
   return k;

@@ -4,7 +4,11 @@
 
 #include <stdlib.h>
 
-enum { FIRST_SLOTS = 64 };
+enum {
+  FIRST_SLOTS = 64,
+  // Credit goes back in quarters of a window: in halves, what the last piece left over would idle for a round trip.
+  GRANT_PART = 4,
+};
 
 static const struct stream_ops trunk_stream_ops;
 
@@ -73,7 +77,7 @@ void tstream_wire_over(struct tstream *s) {
     k->slots[i].stream = NULL;
     if (k->role == LINK_GATEWAY) slot_free(k, i);
   }
-  if (--k->live == 0 && k->draining) loop_defer(k->loop, &k->drain_task);
+  k->live--;
 }
 
 // ---- life ----
@@ -116,6 +120,7 @@ void tstream_finish(struct tstream *s) {
   LIST_DROP(k, s, crediting, in_credit);
   LIST_DROP(k, s, unannounced, in_unannounced);
   TAILQ_REMOVE(&k->all, s, all);
+  if (k->draining && TAILQ_EMPTY(&k->all)) loop_defer(k->loop, &k->drain_task);
   budget_sub(k->budget, s->buffered);
   s->buffered = 0;
   loop_reap(k->loop, s, free);
@@ -188,7 +193,7 @@ void tstream_received(struct tstream *s, uint32_t n) {
 void link_relieve(struct link *k) {
   while (!k->closed && budget_over(k->budget)) {
     struct tstream *s = TAILQ_FIRST(&k->stalled);
-    if (!s) return; // others' bytes: their links relieve themselves
+    if (!s) return; // the session's other link holds them
     tstream_reset_end(s, STREAM_MEMORY, true);
   }
 }
@@ -210,7 +215,7 @@ static void grow_window(struct tstream *s, bool tight) {
 // Near a bound only a stream whose reader has taken everything gets credit back, so that those who read go on being
 // served and those who do not are not fed.
 static bool may_credit(const struct tstream *s, bool tight) {
-  return s->owed >= s->window / 2 && (!tight || s->buffered == 0);
+  return s->owed >= s->window / GRANT_PART && (!tight || s->buffered == 0);
 }
 
 uint32_t tstream_grant(struct tstream *s) {
@@ -229,7 +234,7 @@ static void op_took(struct stream *base, size_t n) {
   s->epoch_taken += (uint32_t)n;
   budget_sub(k->budget, n);
   stalled_touch(s);
-  if (s->owed < s->window / 2 || s->in_credit || s->fin_seen || s->wire_over) return;
+  if (s->owed < s->window / GRANT_PART || s->in_credit || s->fin_seen || s->wire_over) return;
   bool tight = budget_tight(k->budget);
   grow_window(s, tight);
   if (!may_credit(s, tight)) return;
@@ -274,6 +279,7 @@ void link_check_streams(struct link *k, uint64_t now_ms) {
   uint64_t dial = k->settings.dial_s ? (uint64_t)k->settings.dial_s * 1000 + LINK_DIAL_GRACE_MS : UINT64_MAX;
   bool tight = budget_tight(k->budget);
   struct tstream *s, *next;
+  link_relieve(k); // others may have used up what was free
   for (s = TAILQ_FIRST(&k->all); s && !k->closed; s = next) {
     next = TAILQ_NEXT(s, all);
     if (s->in_stalled && now_ms - s->progress_ms >= stall) tstream_reset_end(s, STREAM_STALLED, true);

@@ -32,7 +32,7 @@ struct identity {
 
 // Checks a token at wall time `now`. `until` is set for AUTH_BANNED (0: for good). `client_name` is the common name
 // of the verified client certificate, or NULL where none is asked for; another name than the user's is
-// AUTH_CERTIFICATE.
+// AUTH_CERTIFICATE. Of a genuine token that is refused, `out` has its user's name and nothing else that counts.
 enum auth_result auth_token(struct store *s, const char *token, const char *client_name, int64_t now,
                             struct identity *out, int64_t *until);
 // Whether a session that was let in may stay: user there, not banned, token neither revoked nor expired. Refreshes

@@ -35,6 +35,9 @@ struct conn_ops {
 enum {
   CONN_OUT_HIGH = 64 * 1024, // a TLS conn refuses to take more than this unsent
   CONN_KEEPALIVE_S = 60,
+  // The kernel's queue of unsent bytes is kept below this on every socket (TCP_NOTSENT_LOWAT): without it a reader that
+  // stops holds megabytes of the kernel's, and on a link the kernel and not the scheduler decides who is next.
+  CONN_UNSENT = 128 * 1024,
 };
 
 // Takes the connected socket `fd` (non-blocking), closing it on failure. `ops` and `ctx` are borrowed for life.
@@ -88,7 +91,5 @@ struct ssl_st *conn_ssl(struct conn *c);
 const char *conn_alpn(struct conn *c, char out[32]); // "" where none was agreed
 // One line about the last TLS failure ("certificate has expired", …); "" where there was none.
 const char *conn_tls_error(const struct conn *c);
-// The kernel's queue of unsent bytes is kept below `bytes` (TCP_NOTSENT_LOWAT).
-void conn_set_lowat(struct conn *c, int bytes);
 
 #endif

@@ -12,7 +12,8 @@ enum {
   WINDOW_MAX = 16 * 1024 * 1024,
   LINK_QUEUE_MAX = 1024 * 1024, // control frames waiting on a congested link
   LINK_LAZY_MS = 10,            // how long an OPENED waits for a DATA frame that says the same
-  LINK_TICK_MS = 1000,
+  LINK_TICK_MS = 250,
+  LINK_CHECK_MS = 1000, // how often the streams are looked at
   LINK_DIAL_GRACE_MS = 5000,
 };
 
@@ -86,7 +87,7 @@ struct link {
   struct bucket pings, credits, controls;
   uint64_t stale_bytes, stale_fins; // what may still be on its way for streams that we reset
 
-  uint64_t heard_ms, pinged_ms, pinged_us;
+  uint64_t heard_ms, checked_ms, pinged_ms, pinged_us;
   bool ping_open;   // a ping is out and not answered
   uint64_t rtt_us;  // the least seen; 0: unknown
 
