@@ -107,8 +107,10 @@ static void stop(struct agent *a, int number) {
 
 static void on_signal(evutil_socket_t number, short what, void *ctx) {
   struct agent *a = ctx;
-  if (number != SIGHUP) stop(a, (int)number);
-  else if (!a->stopping) reload(a);
+  if (number != SIGHUP)
+    stop(a, (int)number);
+  else if (!a->stopping)
+    reload(a);
 }
 
 static int watch_signals(struct agent *a) {
@@ -126,9 +128,15 @@ static void unwatch_signals(struct agent *a) {
   }
 }
 
-static void leave_stopped(int number) { _exit(0); }
-static void leave_refused(int number) { _exit(SESSION_REFUSED); }
-static void leave_taken_over(int number) { _exit(SESSION_TAKEN_OVER); }
+static void leave_stopped(int number) {
+  _exit(0);
+}
+static void leave_refused(int number) {
+  _exit(SESSION_REFUSED);
+}
+static void leave_taken_over(int number) {
+  _exit(SESSION_TAKEN_OVER);
+}
 
 // A look-up that hangs in the system must not hold up the end: from here on the process leaves by itself. No signal
 // comes in between, when libevent has put the system's own handling back.

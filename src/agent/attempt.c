@@ -41,7 +41,9 @@ static const struct conn_ops conn_ops;
 
 // ---- the end of an attempt ----
 
-static void attempt_free(void *obj) { free(obj); }
+static void attempt_free(void *obj) {
+  free(obj);
+}
 
 // Lets go of everything but the conn that the caller may have taken out. What is left is the reason.
 static void attempt_over(struct attempt *a) {
@@ -190,7 +192,9 @@ static void on_writable(void *ctx, struct conn *c) {
   if (rc < 0 && rc != PERR_AGAIN) fail_conn(a, rc);
 }
 
-static void on_abort(void *ctx, struct conn *c) { fail_conn(ctx, PERR_RESET); }
+static void on_abort(void *ctx, struct conn *c) {
+  fail_conn(ctx, PERR_RESET);
+}
 
 static const struct conn_ops conn_ops = {.on_connect = on_connect,
                                          .on_handshake = on_handshake,

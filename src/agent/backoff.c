@@ -6,7 +6,9 @@ void backoff_init(struct backoff *b, uint32_t low_ms, uint32_t high_ms) {
   backoff_reset(b);
 }
 
-void backoff_reset(struct backoff *b) { b->top_ms = b->high_ms / 2 < b->low_ms ? b->high_ms : b->low_ms * 2; }
+void backoff_reset(struct backoff *b) {
+  b->top_ms = b->high_ms / 2 < b->low_ms ? b->high_ms : b->low_ms * 2;
+}
 
 uint32_t backoff_next(struct backoff *b, uint32_t random) {
   uint32_t floor = b->top_ms / 2 < b->low_ms ? b->low_ms : b->top_ms / 2;

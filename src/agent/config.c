@@ -13,18 +13,26 @@
 
 #define AT(field) offsetof(struct agent_config, field)
 #define TEXT_OR_NULL(path_, field, help_)                                                                              \
-  {.path = path_, .type = OPT_STRING, .offset = AT(field), .preset = "null", .nullable = true, .help = help_}
+  { .path = path_, .type = OPT_STRING, .offset = AT(field), .preset = "null", .nullable = true, .help = help_ }
 
 // All but the tunnels is the gateway's part: what differs there is used at the next connection.
 static const struct opt options[] = {
     {.path = "server", .type = OPT_STRING, .offset = AT(server), .help = "the gateway's control port, HOST:PORT"},
     TEXT_OR_NULL("token_file", token_file, "holds the token"),
-    {.path = "instance", .type = OPT_STRING, .offset = AT(instance), .preset = "\"default\"",
+    {.path = "instance",
+     .type = OPT_STRING,
+     .offset = AT(instance),
+     .preset = "\"default\"",
      .help = "tells several agents of one user apart"},
     TEXT_OR_NULL("tls.ca", ca, "the authority that signed the gateway's certificate, PEM"),
     TEXT_OR_NULL("tls.server_name", server_name, "the name in that certificate; null: the host of server"),
-    {.path = "tls.pin_sha256", .type = OPT_LIST, .offset = AT(pin_list), .preset = "null", .nullable = true,
-     .scalar_ok = true, .help = "SHA-256 of the gateway's or its authority's public key"},
+    {.path = "tls.pin_sha256",
+     .type = OPT_LIST,
+     .offset = AT(pin_list),
+     .preset = "null",
+     .nullable = true,
+     .scalar_ok = true,
+     .help = "SHA-256 of the gateway's or its authority's public key"},
     TEXT_OR_NULL("tls.certificate", certificate, "the agent's own certificate, PEM"),
     TEXT_OR_NULL("tls.key", key, "its private key, PEM"),
     {.path = "tunnels", .type = OPT_JSON, .offset = AT(tunnel_list), .reloadable = true, .help = "what is published"},
@@ -54,7 +62,9 @@ static int blame(const struct agent_config *c, enum setting s, int rc, struct er
   return rc;
 }
 
-static int no_memory(struct err_text *e) { return err_set(e, PERR_NOMEM, "%s", perr_str(PERR_NOMEM)); }
+static int no_memory(struct err_text *e) {
+  return err_set(e, PERR_NOMEM, "%s", perr_str(PERR_NOMEM));
+}
 
 static int copy(char **field, const char *text, struct err_text *e) {
   free(*field);
@@ -110,13 +120,24 @@ static int make_tls(struct agent_config *c, struct err_text *e) {
   return rc < 0 ? rc : blame(c, TLS, tls_client_new(&c->tls, &o, e), e);
 }
 
-int agent_config_token(const struct agent_config *c, char out[CONTROL_TOKEN_TEXT], struct err_text *e) {
-  bool loose;
-  if (c->token_file) return secret_read(c->token_file, "token file", out, CONTROL_TOKEN_TEXT, &loose, e);
+static int copy_token(const struct agent_config *c, char out[CONTROL_TOKEN_TEXT], struct err_text *e) {
   size_t len = strlen(c->token);
-  if (len >= CONTROL_TOKEN_TEXT) return err_set(e, PERR_INVALID, "the token has more than %d bytes", CONTROL_TOKEN_TEXT - 1);
+  if (len >= CONTROL_TOKEN_TEXT)
+    return err_set(e, PERR_INVALID, "the token has more than %d bytes", CONTROL_TOKEN_TEXT - 1);
   memcpy(out, c->token, len + 1);
   return 0;
+}
+
+// The gateway judges what a token says, but the protocol carries nothing that is not UTF-8.
+int agent_config_token(const struct agent_config *c, char out[CONTROL_TOKEN_TEXT], struct err_text *e) {
+  bool loose;
+  int rc = c->token_file ? secret_read(c->token_file, "token file", out, CONTROL_TOKEN_TEXT, &loose, e)
+                         : copy_token(c, out, e);
+  if (rc < 0) return rc;
+  json_t *text = json_string(out);
+  if (!text) rc = err_set(e, PERR_INVALID, "the token is not UTF-8 text");
+  json_decref(text);
+  return rc;
 }
 
 static int check_token(const struct agent_config *c, struct err_text *e) {
@@ -292,10 +313,13 @@ void agent_config_warn(const struct agent_config *c) {
   const char *const files[] = {c->token_file, c->enrol_file, c->key};
   for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
     if (files[i] && file_is_loose(files[i]))
-      log_event(LOG_WARN, "config.secret", "others can read a secret file; chmod 600 mends it", LF_STR("file", files[i]));
+      log_event(LOG_WARN, "config.secret", "others can read a secret file; chmod 600 mends it",
+                LF_STR("file", files[i]));
 }
 
-static bool same_text(const char *a, const char *b) { return a && b ? strcmp(a, b) == 0 : a == b; }
+static bool same_text(const char *a, const char *b) {
+  return a && b ? strcmp(a, b) == 0 : a == b;
+}
 
 bool agent_config_same_gateway(const struct agent_config *a, const struct agent_config *b) {
   return !opt_fixed_difference(options, OPTIONS, a, b) && same_text(a->token, b->token);

@@ -39,30 +39,31 @@ static const struct row {
 
 enum { ROWS = sizeof rows / sizeof rows[0] };
 
-static const char help_text[] =
-    "usage: postern -c agent.json\n"
-    "       postern tcp TARGET --server HOST:PORT --token-file FILE [--ca FILE]\n"
-    "       postern tcp TARGET --enrol-file FILE\n"
-    "\n"
-    "Publishes a service of this machine, TARGET, on a port of a Postern gateway.\n"
-    "TARGET is HOST:PORT, or a bare number for a port of 127.0.0.1.\n"
-    "\n"
-    "  -c FILE            the configuration file; SIGHUP reads it again\n"
-    "  --server HOST:PORT the gateway's control port\n"
-    "  --token-file FILE  the token; or POSTERN_TOKEN in the environment\n"
-    "  --enrol-file FILE  an enrolment line; or POSTERN_ENROL in the environment\n"
-    "  --ca FILE          the authority that signed the gateway's certificate\n"
-    "  --pin SHA256       the gateway's public key, or its authority's; repeatable\n"
-    "  --instance NAME    tells several agents of one user apart (default)\n"
-    "  --name NAME        the tunnel's name (tcp- and the target's port)\n"
-    "  --port N           the public port to ask for; 0: any (0)\n"
-    "  --strict-port      exactly that port or none\n"
-    "  --log text|json  --log-level error|warn|info|debug  --version  --help\n"
-    "\n"
-    "Example: postern tcp 127.0.0.1:22 --server gateway.example.com:7841 \\\n"
-    "             --token-file token --ca ca.crt --port 22022\n";
+static const char help_text[] = "usage: postern -c agent.json\n"
+                                "       postern tcp TARGET --server HOST:PORT --token-file FILE [--ca FILE]\n"
+                                "       postern tcp TARGET --enrol-file FILE\n"
+                                "\n"
+                                "Publishes a service of this machine, TARGET, on a port of a Postern gateway.\n"
+                                "TARGET is HOST:PORT, or a bare number for a port of 127.0.0.1.\n"
+                                "\n"
+                                "  -c FILE            the configuration file; SIGHUP reads it again\n"
+                                "  --server HOST:PORT the gateway's control port\n"
+                                "  --token-file FILE  the token; or POSTERN_TOKEN in the environment\n"
+                                "  --enrol-file FILE  an enrolment line; or POSTERN_ENROL in the environment\n"
+                                "  --ca FILE          the authority that signed the gateway's certificate\n"
+                                "  --pin SHA256       the gateway's public key, or its authority's; repeatable\n"
+                                "  --instance NAME    tells several agents of one user apart (default)\n"
+                                "  --name NAME        the tunnel's name (tcp- and the target's port)\n"
+                                "  --port N           the public port to ask for; 0: any (0)\n"
+                                "  --strict-port      exactly that port or none\n"
+                                "  --log text|json  --log-level error|warn|info|debug  --version  --help\n"
+                                "\n"
+                                "Example: postern tcp 127.0.0.1:22 --server gateway.example.com:7841 \\\n"
+                                "             --token-file token --ca ca.crt --port 22022\n";
 
-void options_help(void) { fputs(help_text, stdout); }
+void options_help(void) {
+  fputs(help_text, stdout);
+}
 
 static int set_text(struct options *o, size_t offset, const char *value, struct err_text *e) {
   const char **field = (const char **)((char *)o + offset);

@@ -30,7 +30,6 @@ enum {
 struct held_link {
   struct session *session;
   struct link *link;
-  struct loop_timer *deadline; // of a goaway; NULL: none came
   uint64_t born_ms;
   unsigned epoch;  // of the session that it belongs to
   int64_t until_s; // the gateway's end: not before this wall second; 0: not said
@@ -92,16 +91,17 @@ static void begin_attempt(struct session *s) {
   snprintf(hello.instance, sizeof hello.instance, "%s", s->cfg->instance);
   memcpy(hello.run, s->run, sizeof hello.run);
   hello.previous = previous_of(s);
-  s->attempt =
-      attempt_start(s->loop, s->resolver, s->cfg->host, s->cfg->port, s->cfg->tls, &hello, &attempt_ops, s);
+  s->attempt = attempt_start(s->loop, s->resolver, s->cfg->host, s->cfg->port, s->cfg->tls, &hello, &attempt_ops, s);
   crypto_wipe(&hello, sizeof hello);
   if (!s->attempt) schedule(s, perr_str(PERR_NOMEM), 0);
 }
 
 static void on_timer(void *ctx) {
   struct session *s = ctx;
-  if (s->stopping) session_abandon(s); // the gateway did not answer our end
-  else begin_attempt(s);
+  if (s->stopping)
+    session_abandon(s); // the gateway did not answer our end
+  else
+    begin_attempt(s);
 }
 
 // Wherever a link or an attempt has ended: goes on when nothing else does.
@@ -120,7 +120,7 @@ static void session_over(struct session *s, int status) {
 
 static const struct verdict {
   const char *reason, *text;
-  int status;      // 0: worth another try
+  int status;       // 0: worth another try
   bool until_mends; // … when the gateway said until when
 } verdicts[] = {
     {"unknown_token", "the gateway does not know this token", SESSION_REFUSED, false},
@@ -150,7 +150,9 @@ static void end_reason(const struct control_end *end, char out[REASON_TEXT]) {
 
 // ---- links ----
 
-static void held_free(void *obj) { free(obj); }
+static void held_free(void *obj) {
+  free(obj);
+}
 
 static void on_link_closed(void *ctx, struct link *k, const char *reason, bool protocol_error) {
   struct held_link *h = ctx;
@@ -163,15 +165,11 @@ static void on_link_closed(void *ctx, struct link *k, const char *reason, bool p
     backoff_lived(&s->backoff, loop_now_ms(s->loop) - h->born_ms);
   }
   log_event(protocol_error ? LOG_WARN : LOG_DEBUG, "link.close", "a link has ended", LF_STR("reason", reason));
-  loop_timer_free(h->deadline);
   loop_reap(s->loop, h, held_free);
-  if (s->stopping && !s->links) session_over(s, 0);
-  else carry_on(s, reason, h->until_s);
-}
-
-static void on_deadline(void *ctx) {
-  struct held_link *h = ctx;
-  link_close(h->link, "the deadline of a goaway has passed", STREAM_LINK_LOST, false);
+  if (s->stopping && !s->links)
+    session_over(s, 0);
+  else
+    carry_on(s, reason, h->until_s);
 }
 
 // With another link there, what a drained one still does is keep a descriptor.
@@ -194,8 +192,7 @@ static void on_goaway(struct held_link *h, const struct control_goaway *g) {
   struct session *s = h->session;
   log_event(LOG_INFO, "link.goaway", "the gateway asks for a new link", LF_STR("server", s->cfg->server),
             LF_STR("reason", g->reason), LF_INT("seconds", g->deadline_s));
-  if (!h->deadline) h->deadline = loop_timer_new(s->loop, on_deadline, h);
-  if (h->deadline) loop_timer_set(h->deadline, (uint64_t)g->deadline_s * 1000);
+  link_set_deadline(h->link, (uint64_t)g->deadline_s * 1000);
   link_drain(h->link);
   if (s->current == h) s->current = NULL;
   if (!s->current && !s->attempt && !s->waiting && !s->stopping) begin_attempt(s);
@@ -323,7 +320,9 @@ void session_configure(struct session *s, const struct agent_config *cfg) {
   loop_timer_set(s->timer, 0);
 }
 
-void session_start(struct session *s) { begin_attempt(s); }
+void session_start(struct session *s) {
+  begin_attempt(s);
+}
 
 static void cease_trying(struct session *s) {
   attempt_cancel(s->attempt);
@@ -338,8 +337,10 @@ void session_stop(struct session *s) {
   cease_trying(s);
   const struct control end = {.type = CONTROL_END, .end = {.reason = "stop"}};
   for (struct held_link *h = s->links; h; h = h->next) (void)link_send(h->link, &end);
-  if (s->links) loop_timer_set(s->timer, STOP_MS);
-  else session_over(s, 0);
+  if (s->links)
+    loop_timer_set(s->timer, STOP_MS);
+  else
+    session_over(s, 0);
 }
 
 void session_abandon(struct session *s) {

@@ -10,7 +10,8 @@
 
 int spec_set_name(struct tunnel_spec *s, const char *text, struct err_text *e) {
   if (!name_valid(text))
-    return err_set(e, PERR_INVALID, "\"%.80s\" is not 1 to 64 of a-z 0-9 . _ -, beginning with a letter or digit", text);
+    return err_set(e, PERR_INVALID, "\"%.80s\" is not 1 to 64 of a-z 0-9 . _ -, beginning with a letter or digit",
+                   text);
   memcpy(s->name, text, strlen(text) + 1);
   return 0;
 }
@@ -43,8 +44,7 @@ static int set_protocol(struct tunnel_spec *s, const char *text, struct err_text
 
 static int set_description(struct tunnel_spec *s, const char *text, struct err_text *e) {
   size_t len = strlen(text);
-  if (len >= sizeof s->description)
-    return err_set(e, PERR_INVALID, "more than %zu bytes", sizeof s->description - 1);
+  if (len >= sizeof s->description) return err_set(e, PERR_INVALID, "more than %zu bytes", sizeof s->description - 1);
   memcpy(s->description, text, len + 1);
   return 0;
 }
@@ -74,7 +74,11 @@ static const struct opt options[] = {
     {.path = "protocol", .type = OPT_STRING, .offset = AT(protocol), .help = "tcp"},
     {.path = "target", .type = OPT_JSON, .offset = AT(target), .help = "HOST:PORT, or a port of 127.0.0.1"},
     {.path = "port", .type = OPT_INT, .offset = AT(port), .max = 65535, .preset = "0", .help = "public port; 0: any"},
-    {.path = "strict_port", .type = OPT_BOOL, .offset = AT(strict_port), .preset = "false", .help = "that port or none"},
+    {.path = "strict_port",
+     .type = OPT_BOOL,
+     .offset = AT(strict_port),
+     .preset = "false",
+     .help = "that port or none"},
     {.path = "description", .type = OPT_STRING, .offset = AT(description), .preset = "\"\"", .help = "for people"},
 };
 
@@ -121,7 +125,8 @@ static int read_one(struct tunnel_spec *s, json_t *object, size_t at, struct err
 static int check_unique(const struct tunnel_spec *specs, size_t at, struct err_text *e) {
   for (size_t i = 0; i < at; i++)
     if (strcmp(specs[i].name, specs[at].name) == 0)
-      return err_set(e, PERR_INVALID, "tunnels[%zu].name: \"%s\" is the name of tunnels[%zu] too", at, specs[at].name, i);
+      return err_set(e, PERR_INVALID, "tunnels[%zu].name: \"%s\" is the name of tunnels[%zu] too", at, specs[at].name,
+                     i);
   return 0;
 }
 

@@ -25,9 +25,13 @@ void addr_set_unref(struct addr_set *s) {
   if (s && --s->refs == 0) free(s);
 }
 
-const struct addr *addr_set_at(const struct addr_set *s, unsigned i) { return &s->addrs[i % s->n]; }
+const struct addr *addr_set_at(const struct addr_set *s, unsigned i) {
+  return &s->addrs[i % s->n];
+}
 
-void addr_set_prefer(struct addr_set *s, unsigned i) { s->first = i % s->n; }
+void addr_set_prefer(struct addr_set *s, unsigned i) {
+  s->first = i % s->n;
+}
 
 // ---- look-ups ----
 
@@ -43,7 +47,9 @@ void target_fini(struct target *t) {
   addr_set_unref(t->known);
 }
 
-const struct addr *target_literal(const struct target *t) { return t->literal.len ? &t->literal : NULL; }
+const struct addr *target_literal(const struct target *t) {
+  return t->literal.len ? &t->literal : NULL;
+}
 
 static void remember(struct target *t, const struct addr *addrs, unsigned n) {
   addr_set_unref(t->known);

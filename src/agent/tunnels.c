@@ -27,13 +27,10 @@ struct tunnels {
 static void log_tunnel(const struct tunnel *t, enum log_level level, const char *event, const char *msg,
                        const char *reason) {
   char target[TARGET_TEXT];
-  const struct log_field fields[] = {LF_STR("user", t->owner->user),
-                                     LF_INT("session", t->owner->session),
-                                     LF_STR("tunnel", t->spec.name),
-                                     LF_STR("protocol", spec_protocol(&t->spec)),
-                                     LF_INT("port", t->port),
-                                     LF_STR("target", spec_target(&t->spec, target)),
-                                     LF_STR("reason", reason)};
+  const struct log_field fields[] = {LF_STR("user", t->owner->user), LF_INT("session", t->owner->session),
+                                     LF_STR("tunnel", t->spec.name), LF_STR("protocol", spec_protocol(&t->spec)),
+                                     LF_INT("port", t->port),        LF_STR("host", NULL), // a TCP tunnel has none
+                                     LF_STR("target", spec_target(&t->spec, target)), LF_STR("reason", reason)};
   unsigned n = sizeof fields / sizeof fields[0];
   if (log_enabled(level)) log_fields(level, event, msg, fields, reason ? n : n - 1);
 }
@@ -63,11 +60,10 @@ static void tunnel_move(struct tunnel *t, enum tunnel_state to) {
 
 // Without a link nothing is said; it will be on the next one.
 static void ask(struct tunnel *t) {
-  struct control c = {.type = CONTROL_TUNNEL_OPEN,
-                      .tunnel_open = {.tunnel = t->number,
-                                      .protocol = t->spec.protocol,
-                                      .port = t->spec.port,
-                                      .strict_port = t->spec.strict_port}};
+  struct control c = {
+      .type = CONTROL_TUNNEL_OPEN,
+      .tunnel_open = {
+          .tunnel = t->number, .protocol = t->spec.protocol, .port = t->spec.port, .strict_port = t->spec.strict_port}};
   memcpy(c.tunnel_open.name, t->spec.name, sizeof c.tunnel_open.name);
   memcpy(c.tunnel_open.description, t->spec.description, sizeof c.tunnel_open.description);
   loop_timer_clear(t->retry);
@@ -98,7 +94,9 @@ struct tunnel *tunnel_ref(struct tunnel *t) {
   return t;
 }
 
-static void tunnel_free(void *obj) { free(obj); }
+static void tunnel_free(void *obj) {
+  free(obj);
+}
 
 void tunnel_unref(struct tunnel *t) {
   if (--t->refs) return;
@@ -194,7 +192,9 @@ int tunnels_apply(struct tunnels *ts, const struct tunnel_spec *specs, size_t n)
   return rc < 0 ? rc : changes;
 }
 
-void tunnels_set_server(struct tunnels *ts, const char *host) { snprintf(ts->server, sizeof ts->server, "%s", host); }
+void tunnels_set_server(struct tunnels *ts, const char *host) {
+  snprintf(ts->server, sizeof ts->server, "%s", host);
+}
 
 // ---- what the gateway says ----
 
@@ -204,8 +204,10 @@ static void begin_anew(struct tunnels *ts) {
   for (struct tunnel *t = ts->list; t; t = next) {
     next = t->next;
     t->port = 0;
-    if (t->state == TUNNEL_CLOSING) tunnel_drop(t);
-    else tunnel_move(t, TUNNEL_WANTED);
+    if (t->state == TUNNEL_CLOSING)
+      tunnel_drop(t);
+    else
+      tunnel_move(t, TUNNEL_WANTED);
   }
 }
 
@@ -276,4 +278,6 @@ struct tunnel *tunnels_find(struct tunnels *ts, uint32_t number) {
   return t;
 }
 
-const char *tunnels_user(const struct tunnels *ts) { return ts->user; }
+const char *tunnels_user(const struct tunnels *ts) {
+  return ts->user;
+}

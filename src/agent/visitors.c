@@ -41,8 +41,8 @@ TAILQ_HEAD(visitor_list, visitor);
 struct visitors {
   struct loop *loop;
   struct tunnels *tunnels;
-  struct loop_timer *timer;      // for the first of `dialling`
-  struct visitor_list dialling;  // in the order of their time limits
+  struct loop_timer *timer;     // for the first of `dialling`
+  struct visitor_list dialling; // in the order of their time limits
   uint64_t dial_ms;
   struct bucket warnings;
   unsigned count;
@@ -76,7 +76,9 @@ static void drop_dial(struct visitor *v) {
   v->set = NULL;
 }
 
-static void visitor_free(void *obj) { free(obj); }
+static void visitor_free(void *obj) {
+  free(obj);
+}
 
 static void visitor_over(struct visitor *v, enum stream_reason reason) {
   visitor_set_state(v, VISITOR_OVER);
@@ -101,11 +103,15 @@ static struct visitor *visitor_of(struct pump *p) {
   return (struct visitor *)((char *)p - offsetof(struct visitor, pump));
 }
 
-static void on_pump_end(struct pump *p, enum stream_reason reason, bool local) { visitor_over(visitor_of(p), reason); }
+static void on_pump_end(struct pump *p, enum stream_reason reason, bool local) {
+  visitor_over(visitor_of(p), reason);
+}
 
 // ---- the stream's end while there is no pump ----
 
-static int hold_pull(void *ctx, uint8_t *buf, size_t cap, size_t *n) { return PERR_AGAIN; }
+static int hold_pull(void *ctx, uint8_t *buf, size_t cap, size_t *n) {
+  return PERR_AGAIN;
+}
 static void hold_fin_sent(void *ctx) {}
 static void hold_opened(void *ctx) {}
 
@@ -119,7 +125,9 @@ static void hold_fin(void *ctx) {
   v->held_fin = true;
 }
 
-static void hold_reset(void *ctx, enum stream_reason reason) { visitor_over(ctx, reason); }
+static void hold_reset(void *ctx, enum stream_reason reason) {
+  visitor_over(ctx, reason);
+}
 
 static const struct stream_end hold_end = {.pull = hold_pull,
                                            .fin_sent = hold_fin_sent,
@@ -212,8 +220,10 @@ static void dial_name(struct visitor *v) {
 
 static void give_up(struct visitor *v) {
   dialling_done(v);
-  if (v->state != VISITOR_PUMPING) visitor_fail(v, STREAM_DIAL_TIMEOUT);
-  else if (!v->pump.connected) pump_abort(&v->pump, STREAM_DIAL_TIMEOUT);
+  if (v->state != VISITOR_PUMPING)
+    visitor_fail(v, STREAM_DIAL_TIMEOUT);
+  else if (!v->pump.connected)
+    pump_abort(&v->pump, STREAM_DIAL_TIMEOUT);
 }
 
 static void on_timer(void *ctx) {
@@ -301,4 +311,6 @@ void visitors_free(struct visitors *vs) {
   free(vs);
 }
 
-void visitors_set_dial(struct visitors *vs, int64_t seconds) { vs->dial_ms = (uint64_t)seconds * 1000; }
+void visitors_set_dial(struct visitors *vs, int64_t seconds) {
+  vs->dial_ms = (uint64_t)seconds * 1000;
+}

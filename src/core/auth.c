@@ -126,7 +126,8 @@ static enum auth_result recheck(struct store_txn *t, struct identity *id, int64_
   if (r == AUTH_OK) r = not_banned(t, id->user, now, until);
   if (r != AUTH_OK) return r;
   id->expires = k.expires;
-  return read_limits(t, id->user, &id->limits);
+  r = auth_lapsed(id, now);
+  return r == AUTH_OK ? read_limits(t, id->user, &id->limits) : r;
 }
 
 enum auth_result auth_recheck(struct store *s, struct identity *id, int64_t now, int64_t *until) {
@@ -134,4 +135,10 @@ enum auth_result auth_recheck(struct store *s, struct identity *id, int64_t now,
   struct store_txn *t = begin(s);
   if (t == NULL) return AUTH_STORE;
   return finish(t, recheck(t, id, now, until));
+}
+
+enum auth_result auth_lapsed(const struct identity *id, int64_t now) {
+  if (id->expires != 0 && now >= id->expires) return AUTH_EXPIRED;
+  if (id->certificate_ends != 0 && now > id->certificate_ends) return AUTH_CERTIFICATE;
+  return AUTH_OK;
 }

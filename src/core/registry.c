@@ -32,6 +32,7 @@ struct place {
 struct tenant {
   uint32_t user;
   struct place *places;
+  uint32_t ranked; // while views are copied
   UT_hash_handle hh;
 };
 
@@ -263,9 +264,14 @@ static void view_of(const struct registry_entry *e, struct registry_view *v) {
 static size_t copy_views(struct registry *r, uint32_t user, struct registry_view *views) {
   size_t n = 0;
   struct node *node, *next;
+  struct tenant *t, *next_tenant;
+  HASH_ITER(hh, r->tenants, t, next_tenant) t->ranked = 0;
   HASH_ITER(hh, r->by_id, node, next) {
     if (user != 0 && node->e.who.user != user) continue;
-    if (views != NULL) view_of(&node->e, &views[n]);
+    if (views != NULL) {
+      view_of(&node->e, &views[n]);
+      if (node->current) views[n].rank = ++find_tenant(r, node->e.who.user)->ranked;
+    }
     n++;
   }
   return n;

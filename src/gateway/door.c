@@ -122,7 +122,7 @@ static enum auth_result check_credential(struct caller *c, const struct control_
     client_name = name;
   }
   enum auth_result r = auth_token(c->door->gateway->store, h->token, client_name, now, who, until);
-  if (r == AUTH_OK && client_name && (!who->expires || not_after < who->expires)) who->expires = not_after;
+  who->certificate_ends = not_after;
   return r;
 }
 

@@ -21,17 +21,22 @@ static const char *const control_alpn[] = {"postern/1", NULL};
 
 // ---- TLS ----
 
-int gateway_make_tls(const struct config *c, const struct tls *previous, struct tls **out, struct err_text *e) {
+int gateway_make_tls(const struct config *c, const char *file, const struct tls *previous, struct tls **out,
+                     struct err_text *e) {
   struct tls_server_options o = {.certificate = c->certificate,
                                  .key = c->key,
                                  .client_ca = c->client_ca,
                                  .min_version = c->min_tls == CONFIG_TLS_1_3 ? TLS_1_3 : TLS_1_2,
                                  .alpn = control_alpn};
   if (file_is_loose(c->key)) log_event(LOG_WARN, "gateway.loose", "others can read the key file", LF_STR("file", c->key));
-  return tls_server_new(out, &o, previous, e);
+  int code = tls_server_new(out, &o, previous, e);
+  if (code) err_prefix(e, "%s: tls", file);
+  return code;
 }
 
-static int start_tls(struct gateway *g, struct err_text *e) { return gateway_make_tls(g->config, NULL, &g->tls, e); }
+static int start_tls(struct gateway *g, struct err_text *e) {
+  return gateway_make_tls(g->config, g->config_file, NULL, &g->tls, e);
+}
 static void stop_tls(struct gateway *g) { tls_unref(g->tls); }
 
 // ---- the parts ----
@@ -237,7 +242,7 @@ int gateway_reload(struct gateway *g, struct err_text *e) {
   struct config *c;
   struct tls *t;
   int code = config_load(g->config_file, &c, e);
-  if (code == 0 && (code = gateway_make_tls(c, g->tls, &t, e))) config_unref(c);
+  if (code == 0 && (code = gateway_make_tls(c, g->config_file, g->tls, &t, e))) config_unref(c);
   if (code) {
     log_event(LOG_ERROR, "gateway.reload", "the old configuration stays", LF_STR("error", e->s));
     return code;

@@ -106,12 +106,9 @@ static int fail(int status, const struct err_text *e) {
 static int check(struct config *c, const char *file) {
   struct err_text e;
   struct tls *t;
-  int code = gateway_make_tls(c, NULL, &t, &e);
+  int code = gateway_make_tls(c, file, NULL, &t, &e);
   config_unref(c);
-  if (code) {
-    err_prefix(&e, "%s", file);
-    return fail(EXIT_USAGE, &e);
-  }
+  if (code) return fail(EXIT_USAGE, &e);
   tls_unref(t);
   printf("%s: ok\n", file);
   return EXIT_OK;

@@ -18,13 +18,27 @@ void session_send(struct session *s, const struct control *c) {
   if (link_send(k, c) == PERR_LIMIT) link_close(k, "congested: too many control frames wait", STREAM_LINK_LOST, false);
 }
 
+// The newest link takes no visitors any more: until the next one is there they wait in the kernel's queue.
+static void update_away(struct session *s) {
+  relay_set_away(&s->relay, !s->links[0] || link_draining(s->links[0]));
+}
+
+static void on_goaway(struct session *s, struct link *k, const struct control_goaway *g) {
+  log_event(LOG_INFO, "link.goaway", "the agent is about to bring a new link",
+            LF_STR("user", s->entry->who.user_name), LF_INT("session", s->id), LF_STR("reason", g->reason),
+            LF_INT("seconds", g->deadline_s));
+  link_drain(k);
+  link_set_deadline(k, (uint64_t)g->deadline_s * 1000);
+  update_away(s);
+}
+
 static void on_control(void *ctx, struct link *k, const struct control *c) {
   struct session *s = ctx;
   switch (c->type) {
   case CONTROL_TUNNEL_OPEN: tunnels_on_open(s, &c->tunnel_open); return;
   case CONTROL_TUNNEL_CLOSE: tunnels_on_close(s, c->tunnel_close.tunnel); return;
-  case CONTROL_GOAWAY: link_drain(k); return;
-  case CONTROL_END: session_close(s, c->end.reason, NULL, 0); return;
+  case CONTROL_GOAWAY: on_goaway(s, k, &c->goaway); return;
+  case CONTROL_END: session_close(s, c->end.reason, c->end.message[0] ? c->end.message : NULL, 0); return;
   default: {
     // Well-formed, but not an agent's to say.
     struct control end = {.type = CONTROL_END, .end = {.reason = "protocol"}};
@@ -47,7 +61,6 @@ static void linger(struct session *s, const struct link *gone) {
   uint64_t now = loop_now_ms(s->worker->loop), dead = (uint64_t)s->worker->config->dead_s * 1000;
   uint64_t silent = now - link_last_heard(gone);
   uint64_t wait = silent >= dead ? 0 : dead - silent;
-  relay_set_away(&s->relay, true);
   atomic_store(&s->entry->linked, false);
   loop_timer_set(s->linger, wait < SESSION_LINGER_MS ? wait : SESSION_LINGER_MS);
 }
@@ -67,6 +80,7 @@ static void on_link_close(void *ctx, struct link *k, const char *reason, bool pr
     session_close(s, "protocol", reason, 0);
     return;
   }
+  update_away(s);
   if (s->links[0]) return;
   snprintf(s->lost_reason, sizeof s->lost_reason, "%s", reason);
   linger(s, k);
@@ -103,7 +117,6 @@ static void add_link(struct session *s, struct link *k) {
   for (unsigned i = SESSION_LINKS - 1; i > 0; i--) s->links[i] = s->links[i - 1];
   s->links[0] = k;
   loop_timer_clear(s->linger);
-  relay_set_away(&s->relay, false);
   atomic_store(&s->entry->linked, true);
 }
 
@@ -129,6 +142,7 @@ void session_resume(struct session *s, struct arrival *a) {
   registry_set_peer(s->worker->gateway->registry, s->entry, &a->peer);
   session_set_identity(s, &a->who);
   bool made = make_link(s, a, true);
+  update_away(s);
   char peer[ADDR_TEXT];
   log_event(LOG_INFO, "session.resume", made ? "a new link of the same run" : "the new link failed",
             LF_STR("user", s->entry->who.user_name), LF_INT("session", s->id), LF_STR("peer", peer_text(s, peer)));

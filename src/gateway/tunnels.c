@@ -57,7 +57,8 @@ static void say_refused(struct session *s, const struct control_tunnel_open *o, 
 
 static void log_tunnel(struct session *s, const struct tunnel *t, const char *event, const char *msg) {
   log_event(LOG_INFO, event, msg, LF_STR("user", s->entry->who.user_name), LF_INT("session", s->id),
-            LF_STR("tunnel", t->ask.name), LF_STR("protocol", "tcp"), LF_INT("port", t->port));
+            LF_STR("tunnel", t->ask.name), LF_STR("protocol", "tcp"), LF_INT("port", t->port),
+            LF_STR("host", NULL)); // a TCP tunnel has none
 }
 
 static void count(struct session *s, int by) {
@@ -135,19 +136,33 @@ void tunnels_close_all(struct session *s) {
 
 // ---- parking ----
 
+static unsigned release_fds(struct tunnel *t, int *fds) {
+  if (t->state == TUNNEL_OPEN) return tcp_tunnel_release(t->tcp, fds);
+  unsigned n = t->nfds;
+  memcpy(fds, t->fds, n * sizeof *fds);
+  t->nfds = 0;
+  return n;
+}
+
 void tunnels_park(struct session *from, struct session *to) {
   struct tunnel *t;
-  LIST_FOREACH(t, &from->tunnels, of_session) {
-    struct parked *p = t->state == TUNNEL_OPEN ? calloc(1, sizeof *p) : NULL;
-    if (!p) continue;
-    p->port = t->port;
-    p->nfds = tcp_tunnel_release(t->tcp, p->fds);
+  struct parked *p;
+  // What was still waiting there, for the older session took over itself just now.
+  while ((p = LIST_FIRST(&from->parked))) {
+    LIST_REMOVE(p, of_session);
     LIST_INSERT_HEAD(&to->parked, p, of_session);
   }
   ports_move(ports_of(from), from->id, to->id);
-  // What could not be parked is not listening any more once the older session has ended.
-  LIST_FOREACH(t, &from->tunnels, of_session)
-    if (t->state != TUNNEL_OPEN) ports_release(ports_of(to), STORE_TCP, t->port, to->id, clock_wall_s());
+  LIST_FOREACH(t, &from->tunnels, of_session) {
+    if (!(p = calloc(1, sizeof *p))) {
+      // Nothing listens there any more once the older session has ended.
+      ports_release(ports_of(to), STORE_TCP, t->port, to->id, clock_wall_s());
+      continue;
+    }
+    p->port = t->port;
+    p->nfds = release_fds(t, p->fds);
+    LIST_INSERT_HEAD(&to->parked, p, of_session);
+  }
 }
 
 void tunnels_unpark_all(struct session *s) {

@@ -44,6 +44,8 @@ static void judge_session(void *ctx, const struct registry_view *v) {
     // A user who is gone has no tokens either.
     const char *reason = r == AUTH_UNKNOWN_TOKEN ? "removed" : auth_reason(r);
     gateway_close_session(j->gateway, v->id, v->worker, reason, until);
+  } else if (v->rank > who.limits.instances) {
+    gateway_close_session(j->gateway, v->id, v->worker, auth_reason(AUTH_LIMIT), 0);
   } else if (!same_rights(&who, &v->who)) {
     worker_set_limits(j->gateway->workers[v->worker], v->id, &who);
   }
@@ -53,17 +55,6 @@ static void judge_user(struct gateway *g, uint32_t user) {
   struct judge j = {g, clock_wall_s()};
   if (registry_each(g->registry, user, judge_session, &j))
     log_line(LOG_ERROR, "watch.fail", "out of memory while judging sessions");
-}
-
-// Ends the newest sessions above the user's limit of instances.
-struct overflow {
-  struct gateway *gateway;
-  uint32_t seen;
-};
-
-static void trim_session(void *ctx, const struct registry_view *v) {
-  struct overflow *o = ctx;
-  if (++o->seen > v->who.limits.instances) gateway_close_session(o->gateway, v->id, v->worker, "limit", 0);
 }
 
 // ---- changes ----
@@ -123,10 +114,8 @@ static void apply(struct watch *w, const struct changed *k) {
   struct gateway *g = w->gateway;
   if (k->all) judge_user(g, 0);
   for (unsigned i = 0; i < k->n; i++) {
-    struct overflow o = {.gateway = g};
     forget_removed(g, k->users[i]);
     if (!k->all) judge_user(g, k->users[i]);
-    (void)registry_each(g->registry, k->users[i], trim_session, &o);
   }
   if (k->ports && ports_each_lost(g->ports, on_lost_port, g))
     log_line(LOG_ERROR, "watch.fail", "the bounds cannot be read");
@@ -153,8 +142,8 @@ static void on_poll(void *ctx) {
 
 static void end_expired(void *ctx, const struct registry_view *v) {
   struct judge *j = ctx;
-  if (v->who.expires && j->now >= v->who.expires)
-    gateway_close_session(j->gateway, v->id, v->worker, auth_reason(AUTH_EXPIRED), 0);
+  enum auth_result r = auth_lapsed(&v->who, j->now);
+  if (r != AUTH_OK) gateway_close_session(j->gateway, v->id, v->worker, auth_reason(r), 0);
 }
 
 // After a peak of buffered bytes the C library keeps the pages; the machine can use them better.

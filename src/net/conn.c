@@ -166,6 +166,10 @@ int conn_write(struct conn *c, const void *buf, size_t len, size_t *n) {
   return 0;
 }
 
+int conn_write_last(struct conn *c, const void *buf, size_t len) {
+  return c->state == CONN_OPEN && !c->shut ? conn_tls_write_last(c, buf, len) : PERR_CLOSED;
+}
+
 int conn_flush(struct conn *c) {
   if (c->state == CONN_CLOSED) return PERR_CLOSED;
   return c->tls ? conn_tls_flush(c) : 0;
@@ -203,7 +207,8 @@ static void on_handshake_event(struct conn *c) {
   c->ops->on_handshake(c->ctx, c, code);
 }
 
-// Drops what comes until the peer ends, so that a RST does not overtake what we sent last.
+// Drops what comes until the peer ends, so that a RST does not overtake what we sent last. A peer that was sending at
+// full speed goes on until it has read that.
 static void on_linger_event(struct conn *c) {
   if (!c->shut_sent && send_fin(c) == PERR_RESET) {
     conn_close(c, CONN_CLOSE);
@@ -217,7 +222,7 @@ static void on_linger_event(struct conn *c) {
       return;
     }
   }
-  conn_close(c, CONN_CLOSE); // a peer that floods is not waited for
+  conn_resume(c);
 }
 
 static void on_open_event(struct conn *c) {
@@ -339,8 +344,24 @@ static void unwatch(struct conn *c) {
   suspect_drop(c);
 }
 
+static void linger_add(struct conn *c) {
+  struct conn **head = loop_lingering(c->loop);
+  c->linger_next = *head;
+  c->linger_prev = head;
+  if (*head) (*head)->linger_prev = &c->linger_next;
+  *head = c;
+}
+
+static void linger_drop(struct conn *c) {
+  if (!c->linger_prev) return;
+  *c->linger_prev = c->linger_next;
+  if (c->linger_next) c->linger_next->linger_prev = c->linger_prev;
+  c->linger_prev = NULL;
+}
+
 static void close_now(struct conn *c, bool abort_it) {
   unwatch(c);
+  linger_drop(c);
   loop_timer_free(c->linger);
   if (abort_it) {
     struct linger l = {.l_onoff = 1, .l_linger = 0};
@@ -368,6 +389,7 @@ void conn_close(struct conn *c, enum conn_end how) {
   loop_timer_set(c->linger, LINGER_MS);
   conn_shutdown(c);
   conn_set_state(c, CONN_LINGERING);
+  linger_add(c);
   c->may_recv = true;
   conn_resume(c); // the peer's end may have been read already: no edge would tell
 }

@@ -179,8 +179,13 @@ bool conn_tls_may_read(const struct conn *c) {
 
 bool conn_tls_may_write(const struct conn *c) { return c->tls->out_len - c->tls->out_off < CONN_OUT_HIGH; }
 
+int conn_tls_write_last(struct conn *c, const void *buf, size_t len) {
+  size_t taken;
+  int ret = SSL_write_ex(c->tls->ssl, buf, len, &taken);
+  return ret == 1 ? 0 : tls_failure(c, ret);
+}
+
 int conn_tls_write(struct conn *c, const void *buf, size_t len) {
-  struct conn_tls *t = c->tls;
   if (!conn_tls_may_write(c)) {
     int code = conn_tls_flush(c);
     if (code == PERR_RESET) return code;
@@ -189,9 +194,7 @@ int conn_tls_write(struct conn *c, const void *buf, size_t len) {
       return PERR_AGAIN;
     }
   }
-  size_t taken;
-  int ret = SSL_write_ex(t->ssl, buf, len, &taken);
-  return ret == 1 ? 0 : tls_failure(c, ret);
+  return conn_tls_write_last(c, buf, len);
 }
 
 int conn_tls_flush(struct conn *c) {

@@ -1,6 +1,7 @@
 // loop: event base, posts from other threads (an eventfd and a locked list), end-of-batch tasks, reaper, timers.
 // See loop.h. Everything here but the post list belongs to the loop's own thread.
 #include "postern/net/loop.h"
+#include "postern/net/conn.h"
 #include "postern/net/loop_internal.h"
 
 #include <event2/event.h>
@@ -48,7 +49,7 @@ struct loop {
   uint8_t *spare[SPARE_BUFFERS];
   unsigned nspare;
 
-  struct conn *suspects;
+  struct conn *suspects, *lingering;
   struct event *suspect_timer;
   void (*look)(struct loop *l);
 };
@@ -167,6 +168,8 @@ void loop_stop(struct loop *l) {
 
 // ---- suspects ----
 
+struct conn **loop_lingering(struct loop *l) { return &l->lingering; }
+
 struct conn **loop_suspects(struct loop *l) { return &l->suspects; }
 
 static void on_suspect_timer(evutil_socket_t fd, short what, void *arg) {
@@ -226,6 +229,7 @@ void loop_free(struct loop *l) {
   if (!l) return;
   if (l->wake) {
     run_posts(l);
+    while (l->lingering) conn_close(l->lingering, CONN_CLOSE);
     while (l->tasks || l->ndead) run_tasks(l);
   }
   struct event *events[] = {l->wake, l->batch_end, l->next_batch, l->suspect_timer};

@@ -41,7 +41,9 @@ void pump_abort(struct pump *p, enum stream_reason reason) {
 
 static void pass_fin(struct pump *p) {
   if (!p->fin_pushed || p->fin_sent || p->pending.len || !p->connected) return;
-  if (conn_shutdown(p->conn)) {
+  // Where the other direction is over too, the close that follows says FIN as well.
+  bool closes = p->fin_pulled && !conn_ssl(p->conn);
+  if (!closes && conn_shutdown(p->conn)) {
     pump_fail(p, STREAM_ABORTED);
     return;
   }

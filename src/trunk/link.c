@@ -19,6 +19,12 @@ enum {
   CONTROLS_BURST = 1000,
 };
 
+static void free_timers(struct link *k) {
+  loop_timer_free(k->tick);
+  loop_timer_free(k->lazy);
+  loop_timer_free(k->deadline);
+}
+
 static void link_free(void *arg) {
   struct link *k = arg;
   free(k->slots);
@@ -40,12 +46,12 @@ void link_close(struct link *k, const char *reason, enum stream_reason stream_re
     }
     link_flush(k);
     if (k->closed) return; // the flush found it lost
+    link_flush_last(k);
   }
   k->closed = true;
   loop_defer_cancel(k->loop, &k->flush_task);
   loop_defer_cancel(k->loop, &k->drain_task);
-  loop_timer_free(k->tick);
-  loop_timer_free(k->lazy);
+  free_timers(k);
   link_streams_fini(k, stream_reason);
   loop_defer_cancel(k->loop, &k->drain_task);
   conn_close(k->conn, flush ? CONN_LINGER : CONN_CLOSE);
@@ -112,6 +118,14 @@ void link_drain(struct link *k) {
   if (TAILQ_EMPTY(&k->all)) loop_defer(k->loop, &k->drain_task);
 }
 
+static void on_deadline(void *ctx) {
+  link_close(ctx, "the deadline of a goaway has passed", STREAM_LINK_LOST, false);
+}
+
+void link_set_deadline(struct link *k, uint64_t ms) {
+  if (!k->closed) loop_timer_set(k->deadline, ms);
+}
+
 bool link_draining(const struct link *k) { return k->draining; }
 
 // ---- start ----
@@ -142,9 +156,9 @@ struct link *link_new(struct loop *l, struct conn *c, enum link_role role, const
   k->drain_task.fn = on_drain_task;
   k->tick = loop_timer_new(l, on_tick, k);
   k->lazy = loop_timer_new(l, on_lazy, k);
-  if (!k->tick || !k->lazy || link_streams_init(k)) {
-    loop_timer_free(k->tick);
-    loop_timer_free(k->lazy);
+  k->deadline = loop_timer_new(l, on_deadline, k);
+  if (!k->tick || !k->lazy || !k->deadline || link_streams_init(k)) {
+    free_timers(k);
     conn_close(c, CONN_CLOSE);
     link_free(k);
     return NULL;

@@ -71,13 +71,18 @@ static void put_frame(struct record *r, uint8_t type, uint32_t stream, const voi
   r->len += FRAME_HEADER + (size_t)len;
 }
 
+// The whole length of the frame at the head of the queue.
+static size_t head_len(const struct outq *q) {
+  const uint8_t *f = q->buf + q->off;
+  return FRAME_HEADER + ((size_t)f[2] << 8 | f[3]);
+}
+
 static void put_queued(struct link *k, struct record *r) {
   struct outq *q = &k->queue;
   while (q->off < q->len) {
-    const uint8_t *f = q->buf + q->off;
-    size_t len = FRAME_HEADER + ((size_t)f[2] << 8 | f[3]);
+    size_t len = head_len(q);
     if (len > room(r)) return;
-    memcpy(r->at + r->len, f, len);
+    memcpy(r->at + r->len, q->buf + q->off, len);
     r->len += len;
     q->off += len;
   }
@@ -202,6 +207,15 @@ void link_flush(struct link *k) {
     return;
   }
   if (sent >= FLUSH_CAP) link_want_flush(k);
+}
+
+// What was queued before the last words is about streams that end now anyway.
+void link_flush_last(struct link *k) {
+  struct record r = {.at = loop_scratch(k->loop) + RECORD_AT};
+  struct outq *q = &k->queue;
+  while (q->len - q->off > FRAME_MAX) q->off += head_len(q);
+  put_queued(k, &r);
+  if (r.len) conn_write_last(k->conn, r.at, r.len); // a lost link is closed all the same
 }
 
 void link_send_ping(struct link *k) {

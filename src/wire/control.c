@@ -48,7 +48,7 @@ static const char *const feature_words[] = {NULL}; // word i is bit i
 #define TUNNEL(member) INT("tunnel", member, 1, UINT32_MAX)
 
 static const struct field hello_fields[] = {
-    INT("version", hello.version, 1, INT32_MAX),      FIELD("features", KIND_FEATURES, hello.features),
+    INT("version", hello.version, 0, INT32_MAX),      FIELD("features", KIND_FEATURES, hello.features),
     FIELD("software", KIND_TEXT, hello.software),     FIELD("token", KIND_TEXT, hello.token),
     FIELD("instance", KIND_NAME, hello.instance),     FIELD("run", KIND_RUN, hello.run),
     WORD("previous", hello.previous, previous_words), {0},

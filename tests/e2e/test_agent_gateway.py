@@ -1,6 +1,7 @@
 """The agent against a gateway that misbehaves, and one that sends it away: fakegateway.py in place of posternd."""
-import ssl
+import re
 import struct
+import time
 
 import pytest
 
@@ -8,7 +9,7 @@ from fakegateway import (CREDIT, DATA, DATAGRAM, FIN, FIRST_WINDOW, LARGEST_PAYL
                          WELCOME, FakeGateway, control_frame, frame, open_payload)
 from harness import tcp, wait_until
 
-NO_TUNNEL, REFUSED, UNREACHABLE, ABORTED = 8, 2, 3, 1
+ABORTED, NO_TUNNEL = 1, 8  # reasons of a RESET
 FIRST = 0x00010000  # the first stream: slot 0, generation 1
 
 
@@ -103,7 +104,7 @@ def test_an_answer_that_is_no_welcome(lab, fake, answer, says):
     link.send(answer)
     link.close()
     retry = agent.wait_event("agent.retry")
-    assert __import__("re").search(says, retry["reason"]), retry
+    assert re.search(says, retry["reason"]), retry
     fake.accept()  # and goes on trying
 
 
@@ -136,7 +137,6 @@ def test_an_end_for_good(lab, fake, reason, status, when):
 
 @pytest.mark.parametrize("when", ["instead of a welcome", "later"])
 def test_an_end_until(lab, fake, when):
-    import time
     agent = agent_of(lab, fake)
     if when == "later":
         link = fake.accept()

@@ -99,8 +99,8 @@ static void a_whole_file(void **state) {
   agent_config_free(c);
 }
 
-#define HEAD   "{\"server\": \"gw:1\", \"token_file\": \"token\", \"tls\": {\"pin_sha256\": \"" PIN "\"}"
-#define TUNNEL "{\"name\": \"a\", \"protocol\": \"tcp\", \"target\": \"22\"}"
+#define HEAD       "{\"server\": \"gw:1\", \"token_file\": \"token\", \"tls\": {\"pin_sha256\": \"" PIN "\"}"
+#define TUNNEL     "{\"name\": \"a\", \"protocol\": \"tcp\", \"target\": \"22\"}"
 #define WITH(more) "{\"name\": \"b\", \"protocol\": \"tcp\", \"target\": \"22\", " more "}"
 
 static void mistakes_name_file_and_key(void **state) {
@@ -110,7 +110,8 @@ static void mistakes_name_file_and_key(void **state) {
       {"{", "agent.json:1: "},
       {"{\"server\": \"gw:1\"\n, \"server\": \"gw:1\"}", "agent.json:2: "},
       {"{\"tunnels\": []}", "agent.json: server: missing"},
-      {"{\"server\": \"gw\", \"token_file\": \"token\", \"tunnels\": []}", "agent.json: server: \"gw\" is not HOST:PORT"},
+      {"{\"server\": \"gw\", \"token_file\": \"token\", \"tunnels\": []}",
+       "agent.json: server: \"gw\" is not HOST:PORT"},
       {"{\"server\": \"gw:0\", \"token_file\": \"token\", \"tunnels\": []}", "agent.json: server: "},
       {"{\"server\": 7, \"token_file\": \"token\", \"tunnels\": []}", "agent.json: server: expected a string"},
       {"{\"server\": \"gw:1\", \"tunnels\": []}", "agent.json: token_file: missing"},
@@ -124,10 +125,12 @@ static void mistakes_name_file_and_key(void **state) {
       {HEAD ", \"tunnels\": null}", "agent.json: tunnels: expected a list"},
       {HEAD ", \"tunnels\": [1]}", "agent.json: tunnels[0]: expected an object"},
       {HEAD ", \"tunnels\": [" TUNNEL ", " TUNNEL "]}", "agent.json: tunnels[1].name: \"a\" is the name of tunnels[0]"},
-      {HEAD ", \"tunnels\": [" TUNNEL ", " WITH("\"compress\": true") "]}", "agent.json: unknown key tunnels[1].compress"},
+      {HEAD ", \"tunnels\": [" TUNNEL ", " WITH("\"compress\": true") "]}",
+       "agent.json: unknown key tunnels[1].compress"},
       {HEAD ", \"tunnels\": [" TUNNEL ", " WITH("\"port\": 65536") "]}", "agent.json: tunnels[1].port: 65536"},
       {HEAD ", \"tunnels\": [" TUNNEL ", " WITH("\"port\": -1") "]}", "agent.json: tunnels[1].port: -1"},
-      {HEAD ", \"tunnels\": [" TUNNEL ", " WITH("\"port\": \"22\"") "]}", "agent.json: tunnels[1].port: expected an int"},
+      {HEAD ", \"tunnels\": [" TUNNEL ", " WITH("\"port\": \"22\"") "]}",
+       "agent.json: tunnels[1].port: expected an int"},
       {HEAD ", \"tunnels\": [" WITH("\"strict_port\": 1") "]}", "agent.json: tunnels[0].strict_port: expected"},
       {HEAD ", \"tunnels\": [{\"protocol\": \"tcp\", \"target\": \"22\"}]}", "agent.json: tunnels[0].name: missing"},
       {HEAD ", \"tunnels\": [{\"name\": \"A\", \"protocol\": \"tcp\", \"target\": \"22\"}]}", "tunnels[0].name: \"A\""},
@@ -135,7 +138,8 @@ static void mistakes_name_file_and_key(void **state) {
       {HEAD ", \"tunnels\": [" TUNNEL ", {\"name\": \"b\", \"protocol\": \"udp\", \"target\": \"22\"}]}",
        "agent.json: tunnels[1].protocol: \"udp\" is not known (tcp)"},
       {HEAD ", \"tunnels\": [{\"name\": \"a\", \"protocol\": \"tcp\"}]}", "agent.json: tunnels[0].target: missing"},
-      {HEAD ", \"tunnels\": [{\"name\": \"a\", \"protocol\": \"tcp\", \"target\": null}]}", "tunnels[0].target: expected"},
+      {HEAD ", \"tunnels\": [{\"name\": \"a\", \"protocol\": \"tcp\", \"target\": null}]}",
+       "tunnels[0].target: expected"},
       {HEAD ", \"tunnels\": [{\"name\": \"a\", \"protocol\": \"tcp\", \"target\": 0}]}", "tunnels[0].target: \"0\""},
       {HEAD ", \"tunnels\": [{\"name\": \"a\", \"protocol\": \"tcp\", \"target\": 65536}]}", "target: \"65536\""},
       {HEAD ", \"tunnels\": [{\"name\": \"a\", \"protocol\": \"tcp\", \"target\": \"host\"}]}", "target: \"host\""},
@@ -225,7 +229,8 @@ static int load_line(const char *line, struct agent_config **out, struct err_tex
 static void one_line_makes_the_same_struct(void **state) {
   struct agent_config *line, *file;
   struct err_text e = {""};
-  assert_int_equal(load_line("postern tcp 22 --server gw:1 --token-file @/token --pin=" PIN " --port 22022 --strict-port",
+  assert_int_equal(load_line("postern tcp 22 --server gw:1 --token-file @/token --pin=" PIN
+                             " --port 22022 --strict-port",
                              &line, &e),
                    0);
   int rc = load("{\"server\": \"gw:1\", \"token_file\": \"token\", \"tls\": {\"pin_sha256\": \"" PIN "\"}, \"tunnels\":"
@@ -248,8 +253,8 @@ static void one_line_makes_the_same_struct(void **state) {
 static void options_of_one_line(void **state) {
   struct agent_config *c;
   struct err_text e = {""};
-  assert_int_equal(load_line("postern --server gw:1 --name web --instance box tcp --token-file @/token 10.0.0.1:80", &c, &e),
-                   0);
+  assert_int_equal(
+      load_line("postern --server gw:1 --name web --instance box tcp --token-file @/token 10.0.0.1:80", &c, &e), 0);
   assert_string_equal(c->tunnels[0].name, "web");
   assert_string_equal(c->tunnels[0].host, "10.0.0.1");
   assert_string_equal(c->instance, "box");
@@ -317,8 +322,9 @@ static void mistakes_name_the_option(void **state) {
       {"postern tcp 22 --enrol-file @/none", "enrolment file "},
       {"postern tcp 22 --enrol-file @/token", "/token: not an enrolment line"},
       {"postern -c @/none.json", "/none.json: "},
+      {"postern tcp 22 --server gw:1 --token-file @/empty", "--token-file: the token is not UTF-8"},
   };
-  write_file("empty", "\n");
+  write_file("empty", "\xff\xfe\n");
   for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
     struct agent_config *c;
     struct err_text e = {""};

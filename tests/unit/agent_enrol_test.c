@@ -44,7 +44,7 @@ static void pins_that_are_none(void **state) {
       "00:01:02:03:04:05:06:07:08:09:0a:0B:0c:0d:0e:0f:10:11:12:13:14:15:16:17:18:19:1a:1b:1c:1d:1e:1g",
       "00-01-02-03-04-05-06-07-08-09-0a-0B-0c-0d-0e-0f-10-11-12-13-14-15-16-17-18-19-1a-1b-1c-1d-1e-1F",
       PIN "==",
-      "sha256//" PIN,
+      ("sha256//" PIN),
       "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh9", // bits that belong to no byte
   };
   uint8_t pin[SHA256_LEN];
@@ -121,8 +121,10 @@ static void lengths_at_their_bounds(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(pins_in_each_spelling),          cmocka_unit_test(pins_that_are_none),
-      cmocka_unit_test(a_whole_line),                   cmocka_unit_test(broken_lines_say_what_is_wrong),
+      cmocka_unit_test(pins_in_each_spelling),
+      cmocka_unit_test(pins_that_are_none),
+      cmocka_unit_test(a_whole_line),
+      cmocka_unit_test(broken_lines_say_what_is_wrong),
       cmocka_unit_test(lengths_at_their_bounds),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -95,6 +95,19 @@ static void revoked_and_expired_tokens_are_refused(void **state) {
   assert_int_equal(ask(w, w->token, NULL, NOW), AUTH_REVOKED);
 }
 
+// Who is refused stands in the log; a name that comes with a wrong secret is nobody's.
+static void a_refusal_names_the_user_of_a_genuine_token(void **state) {
+  struct world *w = *state;
+  struct identity who;
+  int64_t until;
+  assert_int_equal(auth_token(w->db.store, w->token, NULL, NOW + 500, &who, &until), AUTH_EXPIRED);
+  assert_string_equal(who.user_name, "alice");
+  assert_int_equal(who.user, 0);
+  w->token[TOKEN_LEN - 2] ^= 1;
+  assert_int_equal(auth_token(w->db.store, w->token, NULL, NOW, &who, &until), AUTH_UNKNOWN_TOKEN);
+  assert_string_equal(who.user_name, "");
+}
+
 static void enrolment_token_is_void_after_a_day_unused(void **state) {
   struct world *w = *state;
   char text[TOKEN_TEXT];
@@ -217,6 +230,7 @@ int main(void) {
       TEST(unknown_id_and_wrong_secret_look_alike),
       TEST(malformed_text_is_unknown_up_to_a_length),
       TEST(revoked_and_expired_tokens_are_refused),
+      TEST(a_refusal_names_the_user_of_a_genuine_token),
       TEST(enrolment_token_is_void_after_a_day_unused),
       TEST(ban_holds_until_it_runs_out),
       TEST(certificate_must_name_the_user),

@@ -250,6 +250,7 @@ static void each_shows_copies_in_order_of_ids(void **state) {
   assert_int_equal(s.last.since, NOW + 5);
   assert_int_equal(addr_port(&s.last.peer), 99);
   assert_string_equal(s.last.who.token_id, "0123456789ab");
+  assert_int_equal(s.last.rank, 3);
   assert_string_equal(s.last.instance, "i5");
   assert_string_equal(s.last.protocol, "trunk");
   struct seen all = {.r = r};
@@ -259,6 +260,33 @@ static void each_shows_copies_in_order_of_ids(void **state) {
   struct seen none = {.r = r};
   assert_int_equal(registry_each(r, 0, see, &none), 0);
   assert_int_equal(none.n, 0);
+  registry_free(r);
+}
+
+static void note_rank(void *ctx, const struct registry_view *v) {
+  uint32_t *ranks = ctx;
+  ranks[v->id] = v->rank;
+}
+
+static void rank_counts_the_instances_by_age(void **state) {
+  struct registry *r = registry_new(2);
+  struct login one = make_login(1, 1), other = make_login(2, 2), two = make_login(1, 3), newer = make_login(1, 4);
+  assert_int_equal(enter(r, &one, "one", NOW), REGISTRY_NEW);
+  assert_int_equal(enter(r, &other, "one", NOW), REGISTRY_NEW);
+  assert_int_equal(enter(r, &two, "two", NOW), REGISTRY_NEW);
+  assert_int_equal(enter(r, &newer, "one", NOW), REGISTRY_TAKEOVER); // and the older one is still closing
+  uint32_t ranks[5] = {9, 9, 9, 9, 9};
+  for (int i = 0; i < 2; i++) {
+    assert_int_equal(registry_each(r, 0, note_rank, ranks), 0);
+    assert_int_equal(ranks[one.place.id], 0);
+    assert_int_equal(ranks[other.place.id], 1);
+    assert_int_equal(ranks[two.place.id], 1);
+    assert_int_equal(ranks[newer.place.id], 2);
+  }
+  registry_leave(r, one.place.entry);
+  registry_leave(r, other.place.entry);
+  registry_leave(r, two.place.entry);
+  registry_leave(r, newer.place.entry);
   registry_free(r);
 }
 
@@ -329,6 +357,7 @@ int main(void) {
       cmocka_unit_test(session_without_a_link_is_no_fight),
       cmocka_unit_test(clock_set_back_refuses_nobody_for_long),
       cmocka_unit_test(each_shows_copies_in_order_of_ids),
+      cmocka_unit_test(rank_counts_the_instances_by_age),
       cmocka_unit_test(thousand_takeovers_leave_the_right_one),
       cmocka_unit_test(threads_share_the_registry),
   };

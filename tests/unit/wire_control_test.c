@@ -203,7 +203,7 @@ static void assert_hello_refuses(const char *was, const char *now, const char *p
 }
 
 static void test_values_of_hello(void **state) {
-  assert_hello_refuses("\"version\":1", "\"version\":0", "\"version\"");
+  assert_hello_refuses("\"version\":1", "\"version\":-1", "\"version\"");
   assert_hello_refuses("[]", "{}", "\"features\" must be a list of names");
   assert_hello_refuses("[]", "[1]", "\"features\" must be a list of names");
   assert_hello_refuses("[]", "[\"\"]", "\"features\" must be a list of names");

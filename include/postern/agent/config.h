@@ -21,7 +21,7 @@ struct agent_config {
   json_t *tunnel_list; // NULL once read
   char *file;          // agent.json; NULL: the one-line form
   char *enrol_file;
-  char *token;         // from the environment or an enrolment line; wiped when freed
+  char *token; // from the environment or an enrolment line; wiped when freed
   char host[HOST_TEXT];
   uint16_t port;
   uint8_t pins[TLS_MAX_PINS][SHA256_LEN];

@@ -29,7 +29,7 @@ struct tunnel {
   enum tunnel_state state;
   struct tunnel_spec spec;
   struct target target;
-  uint16_t port;     // the public one; 0: not open
+  uint16_t port; // the public one; 0: not open
   uint64_t opened_ms;
   struct backoff backoff;
   struct loop_timer *retry;

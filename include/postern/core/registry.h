@@ -40,6 +40,8 @@ struct registry_view {
   uint32_t tunnels, visitors;
   uint64_t bytes_in, bytes_out;
   bool linked;
+  // The how-manieth instance of its user this is, by age; 0: a newer run has its place, and it is closing.
+  uint32_t rank;
 };
 
 struct registry *registry_new(unsigned workers);

@@ -51,9 +51,9 @@ void gateway_stop(struct gateway *g);
 int gateway_reload(struct gateway *g, struct err_text *e);
 // The log's format and level by the command line and the configuration.
 void gateway_set_log(const struct gateway *g, const struct config *c);
-// The TLS context of the control port by a configuration.
-PERR_MUST_CHECK int gateway_make_tls(const struct config *c, const struct tls *previous, struct tls **out,
-                                     struct err_text *e);
+// The TLS context of the control port by a configuration that came from `file`, which an error names.
+PERR_MUST_CHECK int gateway_make_tls(const struct config *c, const char *file, const struct tls *previous,
+                                     struct tls **out, struct err_text *e);
 
 // Asks a session's worker to end it. Any thread. `until` is told to the agent; 0: nothing to tell.
 void gateway_close_session(struct gateway *g, uint64_t session, unsigned worker, const char *reason, int64_t until);

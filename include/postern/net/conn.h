@@ -56,6 +56,8 @@ bool conn_may_read(const struct conn *c);
 // Plain: sends, *n of `len` taken. TLS: takes all or nothing (PERR_AGAIN when CONN_OUT_HIGH is unsent); len at most
 // 16,384. While a conn is still connecting it answers PERR_AGAIN, or calls on_connect before it returns.
 PERR_MUST_CHECK int conn_write(struct conn *c, const void *buf, size_t len, size_t *n);
+// TLS: the last words before CONN_LINGER, at most 16,384 bytes: taken also when CONN_OUT_HIGH is unsent.
+int conn_write_last(struct conn *c, const void *buf, size_t len);
 // TLS: sends what was taken. 0: all of it is with the kernel; PERR_AGAIN: on_writable will come. Plain: 0.
 PERR_MUST_CHECK int conn_flush(struct conn *c);
 // Whether conn_write may take something now.

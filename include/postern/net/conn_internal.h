@@ -28,6 +28,7 @@ struct conn {
   struct event event;
   struct loop_task resume;
   struct conn *suspect_next, **suspect_prev;
+  struct conn *linger_next, **linger_prev; // in the loop's list while LINGERING
   struct loop_timer *linger;
   struct addr peer;
 };
@@ -44,6 +45,7 @@ void conn_tls_free(struct conn *c);
 int conn_tls_handshake(struct conn *c); // 0, PERR_AGAIN, PERR_TLS, PERR_EOF, PERR_RESET
 int conn_tls_read(struct conn *c, void *buf, size_t cap, size_t *n);
 int conn_tls_write(struct conn *c, const void *buf, size_t len);
+int conn_tls_write_last(struct conn *c, const void *buf, size_t len);
 int conn_tls_flush(struct conn *c);
 bool conn_tls_may_read(const struct conn *c);
 bool conn_tls_may_write(const struct conn *c);

@@ -6,11 +6,15 @@
 
 struct conn;
 
-enum { LOOP_BUFFER = 96 * 1024 };
+// CONN_OUT_HIGH, and above it two records and a close_notify.
+enum { LOOP_BUFFER = 100 * 1024 };
 
 // A buffer of LOOP_BUFFER bytes from the loop's small stock, or a fresh one; NULL for want of memory.
 uint8_t *loop_buffer_get(struct loop *l);
 void loop_buffer_put(struct loop *l, uint8_t *buf); // NULL is fine
+
+// Conns that linger with no owner left: loop_free closes them.
+struct conn **loop_lingering(struct loop *l);
 
 // Conns whose abort may have gone unseen (conn.c, conn_suspect): looked at once a second.
 struct conn **loop_suspects(struct loop *l);

@@ -47,6 +47,8 @@ int link_send(struct link *k, const struct control *c);
 struct stream *link_open_stream(struct link *k, const struct frame_open *open);
 // No new streams; on_drained once none is left. Sends nothing by itself.
 void link_drain(struct link *k);
+// A goaway's deadline, from now: then the link is closed with what is left on it.
+void link_set_deadline(struct link *k, uint64_t ms);
 bool link_draining(const struct link *k);
 // Closes; `flush` sends what was queued first (control messages such as END). Streams are reset with `stream_reason`
 // towards their ends. Calls on_close before it returns. Idempotent; the memory goes with the reaper.

@@ -92,7 +92,7 @@ struct link {
   uint64_t rtt_us;  // the least seen; 0: unknown
 
   struct loop_task flush_task, drain_task;
-  struct loop_timer *tick, *lazy;
+  struct loop_timer *tick, *lazy, *deadline;
 };
 
 // ---- link.c ----
@@ -106,6 +106,8 @@ void link_violation(struct link *k, const char *format, ...) __attribute__((form
 void link_queue_frame(struct link *k, const struct frame *f, const void *payload);
 void link_want_flush(struct link *k);
 void link_flush(struct link *k);
+// Hands the last queued frames to the conn, also on a congested link: for a link_close that comes at once.
+void link_flush_last(struct link *k);
 void link_send_ping(struct link *k);
 
 // ---- link_recv.c ----

@@ -64,6 +64,10 @@ class Lab:
     def visits(self, port, count, **options):
         return [self.visit(port, **options) for _ in range(count)]
 
+    def add_target(self, target):
+        """Takes a target of the test's own making; closes it at the end."""
+        return self._target(target)
+
     def programs(self):
         return [*self.agents, *self.gateways]
 
