@@ -1,0 +1,14 @@
+// target: the service behind every tunnel of the benchmark. The first byte of a connection chooses what it does.
+#ifndef BENCH_TARGET_H
+#define BENCH_TARGET_H
+
+enum {
+  TARGET_ECHO = 'e',    // every byte comes back; an end is answered with an end
+  TARGET_DISCARD = 'd', // takes everything; answers an end with the number of bytes, a uint64_t, and an end
+  TARGET_SOURCE = 's',  // sends without end, until it is sent an end
+};
+
+// Prints {"port":N} and serves until a signal ends the program.
+__attribute__((noreturn)) void target_serve(void);
+
+#endif
