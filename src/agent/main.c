@@ -3,33 +3,12 @@
 #include "postern/agent/config.h"
 #include "postern/agent/options.h"
 #include "postern/base/log.h"
+#include "postern/base/process.h"
 #include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 
 enum { STATUS_USAGE = 2 };
-
-// Each visitor costs a descriptor.
-static void raise_descriptor_limit(void) {
-  struct rlimit limit;
-  if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-    limit.rlim_cur = limit.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &limit);
-  }
-}
-
-// A core file would hold the token.
-static void forbid_core_files(void) {
-#ifdef POSTERN_NO_CORE
-  const struct rlimit none = {0, 0};
-  setrlimit(RLIMIT_CORE, &none);
-#ifndef POSTERN_SANITIZED
-  prctl(PR_SET_DUMPABLE, 0);
-#endif
-#endif
-}
 
 static int run(const struct options *o) {
   struct err_text e = {""};
@@ -48,8 +27,8 @@ int main(int argc, char *argv[]) {
   struct err_text e = {""};
   struct options o;
   signal(SIGPIPE, SIG_IGN);
-  forbid_core_files();
-  raise_descriptor_limit();
+  process_forbid_core();
+  process_raise_descriptors();
   json_object_seed(0); // before there are threads
   if (options_parse(&o, argc, argv, &e) < 0) {
     fprintf(stderr, "postern: %s\n", e.s);

@@ -22,6 +22,7 @@
 enum {
   RETRY_LOW_MS = 500,
   RETRY_HIGH_MS = 30000,
+  TIMER_EARLY_MS = 1000,         // the loop's timers are coarse: one may come so much before the wall clock's time
   RETRY_UNTIL_MAX_S = 24 * 3600, // a clock that is wrong must not put the agent to sleep for years
   STOP_MS = 1000,                // for the gateway to answer our end by closing
   REASON_TEXT = 512,
@@ -48,6 +49,7 @@ struct session {
   struct attempt *attempt;
   struct loop_timer *timer; // the wait for the next attempt; when stopping, for the gateway
   bool waiting;             // for the next attempt
+  int64_t until_s;          // … which the gateway wants not before this wall second; 0: not said
   struct backoff backoff;
   struct held_link *links;   // all of them
   struct held_link *current; // the newest, while new streams may come on it; or NULL
@@ -60,13 +62,19 @@ static const struct link_ops link_ops;
 
 // ---- attempts ----
 
+// What is left of the time that the gateway asked for; 0 or less: nothing.
+static int64_t until_left_ms(const struct session *s) {
+  if (!s->until_s) return 0;
+  if (s->until_s - clock_wall_s() > RETRY_UNTIL_MAX_S) return (int64_t)RETRY_UNTIL_MAX_S * 1000;
+  return s->until_s * 1000 - clock_wall_ms();
+}
+
 static void schedule(struct session *s, const char *reason, int64_t until_s) {
   uint32_t random;
   crypto_random(&random, sizeof random);
-  int64_t wait_ms = backoff_next(&s->backoff, random);
-  int64_t left_ms = until_s - clock_wall_s() > RETRY_UNTIL_MAX_S ? (int64_t)RETRY_UNTIL_MAX_S * 1000
-                                                                 : until_s * 1000 - clock_wall_ms();
-  if (until_s && left_ms > wait_ms) wait_ms = left_ms;
+  s->until_s = until_s;
+  int64_t wait_ms = backoff_next(&s->backoff, random), left_ms = until_left_ms(s);
+  if (left_ms > wait_ms) wait_ms = left_ms;
   char msg[REASON_TEXT + 64];
   snprintf(msg, sizeof msg, "%s; next try in %.1f s", reason, (double)wait_ms / 1000);
   log_event(LOG_WARN, "agent.retry", msg, LF_STR("server", s->cfg->server), LF_STR("reason", reason),
@@ -98,8 +106,11 @@ static void begin_attempt(struct session *s) {
 
 static void on_timer(void *ctx) {
   struct session *s = ctx;
+  int64_t left_ms = until_left_ms(s);
   if (s->stopping)
     session_abandon(s); // the gateway did not answer our end
+  else if (left_ms > 0 && left_ms <= TIMER_EARLY_MS)
+    loop_timer_set(s->timer, (uint64_t)left_ms);
   else
     begin_attempt(s);
 }
@@ -317,6 +328,7 @@ void session_configure(struct session *s, const struct agent_config *cfg) {
   s->cfg = cfg;
   if (!changed || !s->waiting) return;
   backoff_reset(&s->backoff);
+  s->until_s = 0;
   loop_timer_set(s->timer, 0);
 }
 

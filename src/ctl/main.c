@@ -1,11 +1,11 @@
 // posternctl: the admin CLI. Reads the command line, runs one command of the table, prints what it found.
 #include "postern/base/log.h"
+#include "postern/base/process.h"
 #include "postern/ctl/args.h"
 #include "postern/ctl/command.h"
 #include "postern/ctl/output.h"
 #include <signal.h>
 #include <stdio.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
@@ -63,9 +63,7 @@ static void tell_error(const struct args *a, const char *line) {
 int main(int argc, char **argv) {
   signal(SIGPIPE, SIG_IGN);
   umask(077);
-#ifdef POSTERN_NO_CORE
-  prctl(PR_SET_DUMPABLE, 0); // a core file would hold new tokens
-#endif
+  process_forbid_core();
   struct err_text e = {""};
   struct args a;
   int rc = args_parse(&a, argc, argv, &e);

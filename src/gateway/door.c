@@ -302,9 +302,9 @@ static int open_one(struct door *d, const struct addr *a, bool written, struct e
               LF_STR("address", text));
     return 0;
   }
-  if (code) return err_set(e, code, "control.listen: cannot listen on %s: %s", text, perr_str(code));
+  if (code) return err_set(e, code, "cannot listen on %s: %s", text, listener_why(code));
   struct listener *ln = listener_new(d->loop, fd, false, on_accept, d);
-  if (!ln) return err_set(e, PERR_NOMEM, "control.listen: out of memory");
+  if (!ln) return err_set(e, PERR_NOMEM, "out of memory");
   d->listeners[d->nlisteners++] = ln;
   ports_reserve(d->gateway->ports, addr_port(listener_addr(ln)));
   log_event(LOG_INFO, "gateway.listen", "listening", LF_STR("what", "control"),
@@ -318,7 +318,7 @@ static int open_all(struct door *d, struct err_text *e) {
     int code = open_one(d, &l->addr[i], l->written, e);
     if (code) return code;
   }
-  return d->nlisteners ? 0 : err_set(e, PERR_NOTFOUND, "control.listen: this machine has none of the addresses");
+  return d->nlisteners ? 0 : err_set(e, PERR_NOTFOUND, "this machine has none of the addresses");
 }
 
 static void door_free(struct door *d) {

@@ -30,8 +30,8 @@ int gateway_make_tls(const struct config *c, const char *file, const struct tls 
                                  .alpn = control_alpn};
   if (file_is_loose(c->key)) log_event(LOG_WARN, "gateway.loose", "others can read the key file", LF_STR("file", c->key));
   int code = tls_server_new(out, &o, previous, e);
-  if (code) err_prefix(e, "%s: tls", file);
-  return code;
+  if (code == 0 || code == PERR_NOMEM || code == PERR_TLS) return code;
+  return err_set(e, PERR_INVALID, "%s: tls.%s", file, e->s); // a file that is not what its key is for
 }
 
 static int start_tls(struct gateway *g, struct err_text *e) {
@@ -40,6 +40,12 @@ static int start_tls(struct gateway *g, struct err_text *e) {
 static void stop_tls(struct gateway *g) { tls_unref(g->tls); }
 
 // ---- the parts ----
+
+// Puts the key of the configuration that it is about before the error.
+static int blame(const struct gateway *g, const char *key, int code, struct err_text *e) {
+  if (code) err_prefix(e, "%s: %s", g->config_file, key);
+  return code;
+}
 
 static int start_loop(struct gateway *g, struct err_text *e) {
   g->loop = loop_new("main");
@@ -53,7 +59,7 @@ static int start_signals(struct gateway *g, struct err_text *e) {
 static void stop_signals(struct gateway *g) { signals_stop(g->signals); }
 
 static int start_store(struct gateway *g, struct err_text *e) {
-  return store_open(&g->store, g->config->database, STORE_CREATE, e);
+  return blame(g, "database", store_open(&g->store, g->config->database, STORE_CREATE, e), e);
 }
 static void stop_store(struct gateway *g) { store_close(g->store); }
 
@@ -61,7 +67,7 @@ static void stop_store(struct gateway *g) { store_close(g->store); }
 static int start_admin(struct gateway *g, struct err_text *e) {
   char path[4096];
   snprintf(path, sizeof path, "%s/postern.sock", g->config->database);
-  return admin_open(&g->admin, g->loop, path, gateway_commands, gateway_command_count, g, e);
+  return blame(g, "database", admin_open(&g->admin, g->loop, path, gateway_commands, gateway_command_count, g, e), e);
 }
 static void stop_admin(struct gateway *g) { admin_close(g->admin); }
 
@@ -117,13 +123,15 @@ static int find_addresses(struct gateway *g, struct err_text *e) {
       close(fd);
       g->tunnel_addrs.addr[g->tunnel_addrs.count++] = want->addr[i];
     } else if (want->written || code != PERR_NOTFOUND) {
-      return err_set(e, code, "tunnels.address: cannot listen on %s: %s", text, perr_str(code));
+      err_set(e, code, "cannot listen on %s: %s", text, listener_why(code));
+      return blame(g, "tunnels.address", code, e);
     } else {
       log_event(LOG_WARN, "gateway.skip", "this machine lacks the address family", LF_STR("what", "tunnels"),
                 LF_STR("address", text));
     }
   }
-  return g->tunnel_addrs.count ? 0 : err_set(e, PERR_NOTFOUND, "tunnels.address: this machine has none of the addresses");
+  if (g->tunnel_addrs.count) return 0;
+  return blame(g, "tunnels.address", err_set(e, PERR_NOTFOUND, "this machine has none of the addresses"), e);
 }
 static void nothing(struct gateway *g) {}
 
@@ -145,7 +153,9 @@ static int start_watch(struct gateway *g, struct err_text *e) {
 }
 static void stop_watch(struct gateway *g) { watch_stop(g->watch); }
 
-static int start_door(struct gateway *g, struct err_text *e) { return door_start(&g->door, g, e); }
+static int start_door(struct gateway *g, struct err_text *e) {
+  return blame(g, "control.listen", door_start(&g->door, g, e), e);
+}
 static void stop_door(struct gateway *g) { door_stop(g->door); }
 
 static const struct part {

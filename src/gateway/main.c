@@ -1,5 +1,6 @@
 // posternd: the gateway program. Options, configuration, and the run from start to stop.
 #include "postern/base/log.h"
+#include "postern/base/process.h"
 #include "postern/gateway/gateway.h"
 
 #include <getopt.h>
@@ -7,8 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
@@ -84,19 +83,6 @@ static int parse_arguments(int argc, char **argv, struct arguments *a) {
   return -1;
 }
 
-// As many descriptors as the system lets us have; no core files, for they would hold traffic and keys.
-static void set_limits(void) {
-  struct rlimit r;
-  if (getrlimit(RLIMIT_NOFILE, &r) == 0) {
-    r.rlim_cur = r.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &r);
-  }
-#ifdef POSTERN_NO_CORE
-  setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
-  prctl(PR_SET_DUMPABLE, 0);
-#endif
-}
-
 static int fail(int status, const struct err_text *e) {
   log_stop();
   fprintf(stderr, "posternd: %s\n", e->s);
@@ -124,7 +110,8 @@ int main(int argc, char **argv) {
   int status = parse_arguments(argc, argv, &a);
   if (status >= 0) return status;
   signal(SIGPIPE, SIG_IGN);
-  set_limits();
+  process_forbid_core();
+  process_raise_descriptors();
   json_object_seed(0); // before threads
   if (config_load(a.config, &g.config, &e)) return fail(EXIT_USAGE, &e);
   g.log_format = a.log_format;

@@ -41,8 +41,11 @@ static int socket_error(struct conn *c) {
 }
 
 static void tell_abort(struct conn *c) {
-  if (c->ops->on_abort) c->ops->on_abort(c->ctx, c);
+  if (c->state == CONN_LINGERING) conn_close(c, CONN_CLOSE); // whoever owned it may be gone
+  else if (c->ops->on_abort) c->ops->on_abort(c->ctx, c);
 }
+
+static void suspect_add(struct conn *c);
 
 static void look_at_suspects(struct loop *l) {
   struct conn *list = *loop_suspects(l);
@@ -50,8 +53,11 @@ static void look_at_suspects(struct loop *l) {
   if (list) list->suspect_prev = &list;
   while (list) {
     struct conn *c = list;
+    bool reading = c->may_recv && c->reads; // on the way to what came before the abort, and will find it himself
     suspect_drop(c);
-    if (socket_error(c)) tell_abort(c);
+    c->reads = false;
+    if (reading) suspect_add(c);
+    else if (socket_error(c)) tell_abort(c);
   }
 }
 
@@ -76,10 +82,9 @@ ssize_t conn_raw_recv(struct conn *c, void *buf, size_t cap) {
   if (!c->may_recv) return PERR_AGAIN;
   ssize_t r = recv(c->fd, buf, cap, 0);
   if (r > 0) {
-    if ((size_t)r < cap && !c->peer_fin) {
-      c->may_recv = false;
-      if (c->both_edges) suspect_add(c);
-    }
+    c->reads = true;
+    if (c->both_edges) suspect_add(c);
+    if ((size_t)r < cap && !c->peer_fin) c->may_recv = false;
     return r;
   }
   if (r == 0) return PERR_EOF;
@@ -134,6 +139,13 @@ static void tell_connected(struct conn *c, int error) {
                                                         : PERR_IO);
 }
 
+// A connection that nobody wants is refused: a reset aborts one that was there already.
+static void connect_over(struct conn *c, int error) {
+  bool aborted = error == ECONNRESET;
+  tell_connected(c, aborted ? 0 : error);
+  if (aborted && c->state != CONN_CLOSED) tell_abort(c);
+}
+
 // A connection to a near host is often there before the event says so: then the first bytes go out at once.
 static int write_connecting(struct conn *c, const void *buf, size_t len, size_t *n) {
   ssize_t r = send(c->fd, buf, len, MSG_NOSIGNAL);
@@ -142,7 +154,7 @@ static int write_connecting(struct conn *c, const void *buf, size_t len, size_t 
     return PERR_AGAIN;
   }
   if (r < 0) {
-    tell_connected(c, errno); // the error is told once: the event would not find it any more
+    connect_over(c, errno); // the error is told once: the event would not find it any more
     return PERR_CLOSED;
   }
   *n = (size_t)r;
@@ -167,7 +179,9 @@ int conn_write(struct conn *c, const void *buf, size_t len, size_t *n) {
 }
 
 int conn_write_last(struct conn *c, const void *buf, size_t len) {
-  return c->state == CONN_OPEN && !c->shut ? conn_tls_write_last(c, buf, len) : PERR_CLOSED;
+  size_t n;
+  if (c->state != CONN_OPEN || c->shut) return PERR_CLOSED;
+  return c->tls ? conn_tls_write_last(c, buf, len) : conn_write(c, buf, len, &n);
 }
 
 int conn_flush(struct conn *c) {
@@ -242,17 +256,22 @@ static void on_event(evutil_socket_t fd, short what, void *arg) {
   if (what & (EV_READ | EV_CLOSED)) c->may_recv = true;
   if (what & EV_WRITE) c->may_send = true;
   c->both_edges = (what & EV_READ) && (what & EV_WRITE);
-  if (c->state == CONN_CONNECTING && (what & EV_WRITE)) tell_connected(c, what & EV_READ ? socket_error(c) : 0);
+  if (c->state == CONN_CONNECTING && (what & EV_WRITE)) connect_over(c, what & EV_READ ? socket_error(c) : 0);
   if (c->state == CONN_HANDSHAKE) on_handshake_event(c);
   if (c->state == CONN_OPEN) on_open_event(c);
-  else if (c->state == CONN_HANDSHAKE) on_handshake_event(c);
   else if (c->state == CONN_LINGERING) on_linger_event(c);
 }
 
 static void on_resume(struct loop_task *t) {
   struct conn *c = (struct conn *)((char *)t - offsetof(struct conn, resume));
-  if (c->state == CONN_OPEN) c->ops->on_readable(c->ctx, c);
-  else if (c->state == CONN_LINGERING) on_linger_event(c);
+  if (c->state == CONN_HANDSHAKE) {
+    on_handshake_event(c);
+    if (c->state == CONN_OPEN) on_open_event(c);
+  } else if (c->state == CONN_OPEN) {
+    c->ops->on_readable(c->ctx, c);
+  } else if (c->state == CONN_LINGERING) {
+    on_linger_event(c);
+  }
 }
 
 // ---- life ----

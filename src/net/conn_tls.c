@@ -163,6 +163,7 @@ int conn_tls_handshake(struct conn *c) {
 
 int conn_tls_read(struct conn *c, void *buf, size_t cap, size_t *n) {
   struct conn_tls *t = c->tls;
+  ERR_clear_error(); // SSL_get_error would take what others left there for ours
   int ret = SSL_read_ex(t->ssl, buf, cap, n);
   if (ret == 1) {
     t->starved = false;
@@ -181,6 +182,7 @@ bool conn_tls_may_write(const struct conn *c) { return c->tls->out_len - c->tls-
 
 int conn_tls_write_last(struct conn *c, const void *buf, size_t len) {
   size_t taken;
+  ERR_clear_error();
   int ret = SSL_write_ex(c->tls->ssl, buf, len, &taken);
   return ret == 1 ? 0 : tls_failure(c, ret);
 }

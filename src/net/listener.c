@@ -38,6 +38,10 @@ static int bind_error(int error) {
   }
 }
 
+const char *listener_why(int code) {
+  return code == PERR_NOTFOUND ? "this machine has no such address" : perr_str(code);
+}
+
 static int set(int fd, int level, int name, int value) { return setsockopt(fd, level, name, &value, sizeof value); }
 
 int listener_bind(const struct addr *a, int *out) {
@@ -86,8 +90,8 @@ static void on_accept(evutil_socket_t fd, short what, void *arg) {
     socklen_t len = sizeof ss;
     int peer = accept4(fd, (struct sockaddr *)&ss, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (peer < 0) {
-      if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) rest(ln, errno);
       if (errno == ECONNABORTED || errno == EINTR || errno == EPROTO) continue;
+      if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) rest(ln, errno);
       return;
     }
     struct addr a;

@@ -225,13 +225,18 @@ struct loop *loop_new(const char *name) {
   return l;
 }
 
-void loop_free(struct loop *l) {
-  if (!l) return;
-  if (l->wake) {
+// What is run here may post, defer and let go of more.
+static void run_out(struct loop *l) {
+  do {
     run_posts(l);
     while (l->lingering) conn_close(l->lingering, CONN_CLOSE);
-    while (l->tasks || l->ndead) run_tasks(l);
-  }
+    run_tasks(l);
+  } while (l->posts || l->lingering || l->tasks || l->ndead);
+}
+
+void loop_free(struct loop *l) {
+  if (!l) return;
+  if (l->wake) run_out(l);
   struct event *events[] = {l->wake, l->batch_end, l->next_batch, l->suspect_timer};
   for (size_t i = 0; i < sizeof events / sizeof *events; i++)
     if (events[i]) event_free(events[i]);

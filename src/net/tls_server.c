@@ -44,7 +44,7 @@ static int use_alpn(struct tls *t, const struct tls_server_options *o, struct er
 
 static int use_client_ca(struct tls *t, const char *file, struct err_text *e) {
   if (!file) return 0;
-  int rc = tls_verify_trust(t, "client CA", file, t->client_ca_hash, e);
+  int rc = tls_verify_trust(t, "client_ca", file, t->client_ca_hash, e);
   if (rc) return rc;
   tls_verify_use(t);
   return 0;

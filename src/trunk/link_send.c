@@ -165,6 +165,10 @@ static void put_piece(struct link *k, struct record *r, struct tstream *s) {
 static void put_streams(struct link *k, struct record *r) {
   struct tstream *s;
   while (!k->closed && (s = TAILQ_FIRST(&k->ready))) {
+    // What waits goes first: the RESET of a slot's last stream, which may be of this very record's making, before the
+    // slot's next OPEN; an OPENED before the DATA that say the same.
+    put_queued(k, r);
+    if (k->queue.off < k->queue.len) return;
     size_t need = FRAME_HEADER + 1 + (s->id ? 0 : FRAME_HEADER + FRAME_OPEN_MAX);
     if (room(r) < need || (r->len && room(r) < PIECE_MIN)) return;
     if (put_open(k, r, s)) put_piece(k, r, s);

@@ -89,7 +89,7 @@ struct tstream *tstream_new(struct link *k) {
   s->link = k;
   s->credit = WINDOW_FIRST;
   s->window = s->granted = WINDOW_FIRST;
-  s->born_ms = loop_now_ms(k->loop);
+  s->born_ms = s->credited_ms = loop_now_ms(k->loop);
   k->live++;
   TAILQ_INSERT_TAIL(&k->all, s, all);
   return s;
@@ -218,11 +218,19 @@ static bool may_credit(const struct tstream *s, bool tight) {
   return s->owed >= s->window / GRANT_PART && (!tight || s->buffered == 0);
 }
 
+static void want_credit(struct tstream *s) {
+  struct link *k = s->link;
+  TAILQ_INSERT_TAIL(&k->crediting, s, crediting);
+  s->in_credit = true;
+  link_want_flush(k);
+}
+
 uint32_t tstream_grant(struct tstream *s) {
   uint32_t n = s->owed;
   LIST_DROP(s->link, s, crediting, in_credit);
   s->granted += n;
   s->owed = 0;
+  s->credited_ms = loop_now_ms(s->link->loop);
   return n;
 }
 
@@ -237,10 +245,7 @@ static void op_took(struct stream *base, size_t n) {
   if (s->owed < s->window / GRANT_PART || s->in_credit || s->fin_seen || s->wire_over) return;
   bool tight = budget_tight(k->budget);
   grow_window(s, tight);
-  if (!may_credit(s, tight)) return;
-  TAILQ_INSERT_TAIL(&k->crediting, s, crediting);
-  s->in_credit = true;
-  link_want_flush(k);
+  if (may_credit(s, tight)) want_credit(s);
 }
 
 // ---- what the end asks ----
@@ -274,6 +279,11 @@ static const struct stream_ops trunk_stream_ops = {
 
 // ---- once a second ----
 
+// Of a slow reader's progress the sender has to hear before it takes the stream for stalled.
+static bool overdue(const struct tstream *s, uint64_t now_ms, uint64_t stall_ms) {
+  return s->owed && now_ms - s->credited_ms >= stall_ms / 2;
+}
+
 void link_check_streams(struct link *k, uint64_t now_ms) {
   uint64_t stall = (uint64_t)k->settings.stall_s * 1000;
   uint64_t dial = k->settings.dial_s ? (uint64_t)k->settings.dial_s * 1000 + LINK_DIAL_GRACE_MS : UINT64_MAX;
@@ -285,11 +295,7 @@ void link_check_streams(struct link *k, uint64_t now_ms) {
     if (s->in_stalled && now_ms - s->progress_ms >= stall) tstream_reset_end(s, STREAM_STALLED, true);
     else if (s->blocked_ms && now_ms - s->blocked_ms >= stall) tstream_reset_end(s, STREAM_STALLED, true);
     else if (!s->opened && now_ms - s->born_ms >= dial) tstream_reset_end(s, STREAM_DIAL_TIMEOUT, true);
-    else if (!s->in_credit && !s->fin_seen && !s->wire_over && may_credit(s, tight)) {
-      // Withheld while memory was short.
-      TAILQ_INSERT_TAIL(&k->crediting, s, crediting);
-      s->in_credit = true;
-      link_want_flush(k);
-    }
+    else if (!s->in_credit && !s->fin_seen && !s->wire_over && (may_credit(s, tight) || overdue(s, now_ms, stall)))
+      want_credit(s);
   }
 }

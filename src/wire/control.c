@@ -161,14 +161,19 @@ static int64_t load_int(const void *member, size_t size) {
 
 // ---- decoding ----
 
-// A peer's word in an error text: short, and printable ASCII alone.
+// A peer's word in an error text, up to a quotation mark: printable ASCII, and no longer than a key of ours, so that a
+// token in the wrong place shows no more than its id.
+enum { QUOTE_MAX = 17 };
+
 struct quoted {
-  char s[NAME_TEXT];
+  char s[QUOTE_MAX + 4];
 };
 
 static struct quoted quote(const char *text) {
   struct quoted q = {{0}};
-  for (size_t i = 0; i < sizeof q.s - 1 && text[i]; i++) q.s[i] = text[i] >= 0x20 && text[i] < 0x7f ? text[i] : '?';
+  size_t n = strcspn(text, "\"");
+  for (size_t i = 0; i < n && i < QUOTE_MAX; i++) q.s[i] = text[i] >= 0x20 && text[i] < 0x7f ? text[i] : '?';
+  if (n > QUOTE_MAX) memcpy(q.s + QUOTE_MAX, "...", 4);
   return q;
 }
 
@@ -276,9 +281,16 @@ static int decode_object(json_t *root, struct control *out, struct err_text *e) 
   return err_set(e, PERR_PROTOCOL, "unknown type of control message \"%s\"", quote(type).s);
 }
 
-// The parser's own text quotes the message, which may hold a token; of a duplicate key it quotes the key alone.
+// The parser's own text quotes the message, which may hold a token; of a duplicate key it quotes the key alone, and
+// that only when it is short.
+static int duplicate_key(const json_error_t *je, struct err_text *e) {
+  const char *key = strchr(je->text, '"');
+  if (!key) return err_set(e, PERR_PROTOCOL, "a duplicate key, at byte %d", je->position);
+  return err_set(e, PERR_PROTOCOL, "duplicate key \"%s\"", quote(key + 1).s);
+}
+
 static int syntax_error(const json_error_t *je, struct err_text *e) {
-  if (json_error_code(je) == json_error_duplicate_key) return err_set(e, PERR_PROTOCOL, "%s", quote(je->text).s);
+  if (json_error_code(je) == json_error_duplicate_key) return duplicate_key(je, e);
   if (json_error_code(je) == json_error_out_of_memory) return err_set(e, PERR_NOMEM, "out of memory");
   return err_set(e, PERR_PROTOCOL, "a control message that is not JSON, at byte %d", je->position);
 }

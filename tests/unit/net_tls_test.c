@@ -458,7 +458,7 @@ static void test_bad_files(void **state) {
   mkdir(fx_path("folder").s, 0700);
   assert_refused("none.crt", "gw.key", NULL, "certificate /", "none.crt: No such file or directory");
   assert_refused("gw.crt", "none.key", NULL, "key /", "none.key: No such file or directory");
-  assert_refused("gw.crt", "gw.key", "none.pem", "client CA /", "none.pem: No such file or directory");
+  assert_refused("gw.crt", "gw.key", "none.pem", "client_ca /", "none.pem: No such file or directory");
   assert_refused("folder", "gw.key", NULL, "certificate /", "folder: Is a directory");
   assert_refused("empty.pem", "gw.key", NULL, "holds no certificate in PEM form", "empty.pem");
   assert_refused("text.pem", "gw.key", NULL, "holds no certificate in PEM form", "text.pem");

@@ -142,7 +142,9 @@ static void test_keys(void **state) {
   assert_takes(HELLO);
   assert_refuses("{\"type\":\"tunnel_close\",\"tunnel\":1,\"colour\":2}", "tunnel_close: unknown key \"colour\"");
   assert_refuses("{\"type\":\"tunnel_close\"}", "tunnel_close: \"tunnel\" is missing");
-  assert_refuses("{\"type\":\"tunnel_close\",\"tunnel\":1,\"tunnel\":1}", "duplicate object key near '\"tunnel\"'");
+  assert_refuses("{\"type\":\"tunnel_close\",\"tunnel\":1,\"tunnel\":1}", "duplicate key \"tunnel\"");
+  assert_refuses("{\"type\":\"pst_0123456789ab_secretsecret\"}", "message \"pst_0123456789ab_...\"");
+  assert_refuses("{\"pst_0123456789ab_secret\":1,\"pst_0123456789ab_secret\":1}", "a duplicate key, at byte 5");
   assert_refuses("{\"type\":\"end\",\"type\":\"end\",\"reason\":\"x\"}", "duplicate");
   assert_refuses("{\"type\":\"end\",\"reason\":\"x\",\"\\u001b[31m\":1}", "unknown key \"?[31m\"");
 }

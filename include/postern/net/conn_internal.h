@@ -21,6 +21,7 @@ struct conn {
   bool peer_fin;           // EPOLLRDHUP came: read on until the end shows
   bool suspect;            // in the loop's list of conns whose abort may have gone unseen
   bool both_edges;         // the last event would have looked the same with an abort in it
+  bool reads;              // its owner has read since it was last looked at
   bool want_write;         // somebody got PERR_AGAIN
   bool shut;               // our direction has ended, or will once the rest is sent
   bool shut_sent;

@@ -26,7 +26,7 @@ void loop_stop(struct loop *l); // any thread
 PERR_MUST_CHECK int loop_start_thread(struct loop *l);
 void loop_join(struct loop *l);
 struct event_base *loop_base(struct loop *l);
-// Monotonic milliseconds, read once per batch of events.
+// Monotonic milliseconds, a few of them coarse.
 uint64_t loop_now_ms(struct loop *l);
 // A buffer of LOOP_SCRATCH bytes that anybody on this loop may use until he returns.
 uint8_t *loop_scratch(struct loop *l);

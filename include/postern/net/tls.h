@@ -21,7 +21,8 @@ struct tls_server_options {
 };
 
 // A server context: TLS 1.2 or 1.3 up, AES-128-GCM first, X25519 first, no renegotiation, no compression, resumption by
-// tickets alone. `previous` (may be NULL) hands its ticket keys on, unless the client CA changed.
+// tickets alone. `previous` (may be NULL) hands its ticket keys on, unless the client CA changed. What is wrong with a
+// file is said as "certificate FILE: …", "key FILE: …" or "client_ca FILE: …".
 PERR_MUST_CHECK int tls_server_new(struct tls **out, const struct tls_server_options *o, const struct tls *previous,
                                    struct err_text *e);
 

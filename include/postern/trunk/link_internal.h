@@ -36,6 +36,7 @@ struct tstream {
   uint32_t epoch_taken;                        // taken since epoch_us
   uint64_t epoch_us;
   uint64_t born_ms, progress_ms; // of the reader, while something is buffered
+  uint64_t credited_ms;          // when credit last went back
   uint64_t blocked_ms;           // since when it wants to send without credit; 0: it does not
   struct frame_open open;        // until OPEN is out
 
