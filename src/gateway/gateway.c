@@ -137,6 +137,7 @@ static void nothing(struct gateway *g) {}
 
 static void stop_workers(struct gateway *g) {
   for (unsigned i = 0; i < g->nworkers; i++) worker_stop(g->workers[i]);
+  for (unsigned i = 0; i < g->nworkers; i++) worker_join(g->workers[i]);
 }
 
 static int start_workers(struct gateway *g, struct err_text *e) {

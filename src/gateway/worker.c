@@ -171,14 +171,17 @@ int worker_start(struct worker *w) {
 static void do_stop(void *arg) {
   struct worker *w = arg;
   struct session *s, *next;
+  uint64_t wait_ms = w->sessions ? STOP_MS : 0;
   HASH_ITER(hh, w->sessions, s, next) session_close(s, "shutdown", "the gateway is stopping", 0);
-  loop_timer_set(w->stop_timer, STOP_MS);
+  loop_timer_set(w->stop_timer, wait_ms);
 }
 
 void worker_stop(struct worker *w) {
-  if (!w->running) return;
-  loop_post(w->loop, do_stop, w);
-  loop_join(w->loop);
+  if (w->running) loop_post(w->loop, do_stop, w);
+}
+
+void worker_join(struct worker *w) {
+  if (w->running) loop_join(w->loop);
   w->running = false;
 }
 

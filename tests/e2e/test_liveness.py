@@ -17,6 +17,14 @@ def free_within(port, seconds, began):
     assert took < scaled(seconds + 0.5), f"the port was free after {took:.2f} s"
 
 
+def is_served(port):
+    """Whether the echo behind the port answers now."""
+    try:
+        return round_trip(port, b"anybody there?") == b"anybody there?"
+    except OSError:
+        return False
+
+
 @pytest.fixture
 def pair(lab):
     """A gateway that finds the dead quickly, an agent behind a proxy, its visitor."""
@@ -59,15 +67,14 @@ def test_after_a_kill_the_user_gets_the_port_at_once(pair):
 
 
 def test_a_frozen_agent_frees_its_port_and_comes_back(pair):
-    mark, began = pair.agent.mark(), time.monotonic()
+    began = time.monotonic()
     pair.agent.freeze()
     free_within(pair.port, DEAD, began)
     closed = pair.gateway.wait_event("session.close", user="alice")
     assert closed["reason"].startswith("dead")
     expect_reset(pair.visitor, 1.0)
     pair.agent.thaw()
-    assert pair.agent.port_of("echo", since=mark) == pair.port
-    assert round_trip(pair.port, b"thawed") == b"thawed"
+    wait_until(lambda: is_served(pair.port), 20)
 
 
 def test_another_run_takes_the_port_of_a_frozen_agent_at_once(lab):
@@ -125,8 +132,7 @@ def test_the_port_stays_open_while_the_link_is_cut(pair):
     began = time.monotonic()
     free_within(pair.port, DEAD, began)
     pair.proxy.mend()
-    assert pair.agent.port_of("echo", since=pair.agent.mark()) == pair.port
-    assert round_trip(pair.port, b"mended") == b"mended"
+    wait_until(lambda: is_served(pair.port), 20)
 
 
 def test_both_sides_find_a_frozen_link_dead(pair):
@@ -138,8 +144,7 @@ def test_both_sides_find_a_frozen_link_dead(pair):
     assert retry["reason"].startswith("dead")
     assert time.monotonic() - began < scaled(DEAD + 0.5)
     pair.proxy.thaw()
-    assert pair.agent.port_of("echo", since=mark) == pair.port
-    assert round_trip(pair.port, b"thawed") == b"thawed"
+    wait_until(lambda: is_served(pair.port), 20)
 
 
 def test_the_user_gets_the_port_at_once_while_his_link_is_frozen(pair):
@@ -196,9 +201,8 @@ def test_an_agent_notices_a_frozen_gateway(pair):
     assert retry["reason"].startswith("dead")
     assert time.monotonic() - began < scaled(DEAD + 0.5)
     pair.gateway.thaw()
-    assert pair.agent.port_of("echo", since=mark) == pair.port
+    wait_until(lambda: is_served(pair.port), 20)  # in the same session or a new one, as the gateway saw it
     assert how_closed(pair.visitor) == "reset"
-    assert round_trip(pair.port, b"thawed") == b"thawed"
 
 
 # The end that is asked for

@@ -40,7 +40,7 @@ def world(lab, certs, tmp_path):
         def nothing_was_dropped(self):
             echo_all([self.visitor], b"still here")
             assert not self.gateway.events_of("session.close") and not self.gateway.events_of("link.close")
-            assert not self.gateway.events_of("visitor.close")
+            assert not self.gateway.events_of("visitor.close", port=self.port)
     echo_all([World.visitor], b"here")
     return World()
 

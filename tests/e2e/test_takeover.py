@@ -182,9 +182,10 @@ def test_a_run_with_a_full_link_hears_that_it_was_replaced(lab):
     for visitor in visitors:
         send_until_full(visitor)
     newer = lab.agent(gateway, token, tunnels)
-    assert newer.port_of("echo") == port
-    older.thaw()
+    gateway.wait_event("session.takeover")
+    older.thaw()  # at once: what a closed link has left is not kept for long
     older.expect_exit(4)
+    assert newer.port_of("echo") == port
     assert not older.events_of("agent.retry") and len(gateway.events_of("session.takeover")) == 1
     assert round_trip(port, b"undisturbed") == b"undisturbed"
 

@@ -18,10 +18,10 @@ struct owner {
   // what he wrote of the pattern
   uint64_t sent, to_send;
   // how he behaves
-  size_t read_once;   // bytes per read; 0: a plenty
-  bool idle;          // does not read, but asks for aborts
-  bool deaf;          // does not even ask
-  bool closes;        // closes on whatever comes first
+  size_t read_once; // bytes per read; 0: a plenty
+  bool idle;        // does not read, but asks for aborts
+  bool deaf;        // does not even ask
+  bool closes;      // closes on whatever comes first
   enum conn_end how;
   unsigned closed_in; // how many callbacks came behind that
 };
@@ -32,8 +32,10 @@ static inline void owner_close(struct owner *o, enum conn_end how) {
 }
 
 static inline bool owner_closes(struct owner *o) {
-  if (!o->conn) o->closed_in++;
-  else if (o->closes) owner_close(o, o->how);
+  if (!o->conn)
+    o->closed_in++;
+  else if (o->closes)
+    owner_close(o, o->how);
   return o->conn == NULL;
 }
 
@@ -56,7 +58,8 @@ static inline void owner_read(struct owner *o) {
 static inline int owner_write(struct owner *o) {
   static uint8_t buf[64 * 1024];
   while (o->sent < o->to_send) {
-    size_t n, max = conn_ssl(o->conn) ? 16384 : sizeof buf, len = o->to_send - o->sent < max ? o->to_send - o->sent : max;
+    size_t n, max = conn_ssl(o->conn) ? 16384 : sizeof buf,
+              len = o->to_send - o->sent < max ? o->to_send - o->sent : max;
     nx_fill(buf, len, o->sent);
     int code = conn_write(o->conn, buf, len, &n);
     if (code) return code;
@@ -85,8 +88,10 @@ static inline void owner_on_readable(void *ctx, struct conn *c) {
   struct owner *o = ctx;
   o->readables++;
   if (owner_closes(o) || o->deaf) return;
-  if (o->idle) conn_probe(c);
-  else owner_read(o);
+  if (o->idle)
+    conn_probe(c);
+  else
+    owner_read(o);
 }
 
 static inline void owner_on_writable(void *ctx, struct conn *c) {

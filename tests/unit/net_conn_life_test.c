@@ -44,8 +44,10 @@ static void test_dial_with_early_bytes(void **state) {
   dial(&a);
   o.to_send = 3000;
   int code = owner_write(&o);
-  if (code == PERR_AGAIN) assert_int_equal(o.sent, 0);
-  else assert_int_equal(o.connects, 1);
+  if (code == PERR_AGAIN)
+    assert_int_equal(o.sent, 0);
+  else
+    assert_int_equal(o.connects, 1);
   NX_UNTIL(loop, o.connects);
   assert_int_equal(o.connect_result, 0);
   peer = accept(l, NULL, NULL);

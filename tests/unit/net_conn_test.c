@@ -183,8 +183,29 @@ static void test_abort_together_with_bytes_half_read(void **state) {
   uint8_t buf[100];
   size_t n;
   assert_int_equal(conn_read(o.conn, buf, sizeof buf, &n), 0);
-  nx_pass(loop, 1100);
+  nx_pass(loop, 2200); // at first he might be going to read on
   assert_int_equal(o.aborts, 1);
+}
+
+// One who reads on, however slowly, gets to what came before the abort.
+static void test_abort_behind_what_is_read_slowly(void **state) {
+  start_tcp();
+  o.deaf = true;
+  nx_settle(loop);
+  send_pattern(0, 1000);
+  await_bytes(o.conn, 1000);
+  reset_peer();
+  await_abort(o.conn);
+  nx_settle(loop);
+  uint8_t buf[100];
+  size_t n;
+  for (int i = 0; i < 10; i++) {
+    assert_int_equal(conn_read(o.conn, buf, sizeof buf, &n), 0);
+    nx_check(buf, n, (uint64_t)i * sizeof buf);
+    nx_pass(loop, 900);
+  }
+  assert_int_equal(o.aborts, 0);
+  assert_int_equal(conn_read(o.conn, buf, sizeof buf, &n), PERR_RESET);
 }
 
 static void test_reading_on_to_the_abort(void **state) {
@@ -254,6 +275,7 @@ int main(void) {
       T(abort_behind_the_peers_fin),
       T(abort_together_with_bytes),
       T(abort_together_with_bytes_half_read),
+      T(abort_behind_what_is_read_slowly),
       T(reading_on_to_the_abort),
       T(aborts_that_close_each_other),
   };

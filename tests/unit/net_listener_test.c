@@ -39,8 +39,10 @@ static void on_accept(void *ctx, struct listener *ln, int fd, const struct addr 
   got.fds[got.n] = fd;
   got.peers[got.n++] = *peer;
   if (got.pauses) listener_pause(ln);
-  if (got.releases) got.released = listener_release(ln);
-  else if (got.closes) listener_close(ln);
+  if (got.releases)
+    got.released = listener_release(ln);
+  else if (got.closes)
+    listener_close(ln);
   if (got.releases || got.closes) listener = NULL;
 }
 

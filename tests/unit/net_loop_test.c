@@ -141,7 +141,8 @@ static void on_task(struct loop_task *t) {
   if (l->more) l->more(l);
 }
 
-#define TASK(c) {.task.fn = on_task, .letter = (c)}
+#define TASK(c)                                                                                                        \
+  { .task.fn = on_task, .letter = (c) }
 
 static struct lettered *shared;
 
@@ -318,7 +319,8 @@ static void free_itself(void *ctx) {
 }
 
 static void test_timers(void **state) {
-  struct loop_timer *a = loop_timer_new(loop, post_letter, letter('a')), *b = loop_timer_new(loop, post_letter, letter('b')),
+  struct loop_timer *a = loop_timer_new(loop, post_letter, letter('a')),
+                    *b = loop_timer_new(loop, post_letter, letter('b')),
                     *c = loop_timer_new(loop, post_letter, letter('c'));
   timer = loop_timer_new(loop, free_itself, NULL);
   loop_timer_set(a, 2000);

@@ -117,11 +117,8 @@ static void test_threads(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_a_bound_alone),
-      cmocka_unit_test(test_a_share),
-      cmocka_unit_test(test_sessions_at_rest),
-      cmocka_unit_test(test_overdrawn),
-      cmocka_unit_test(test_threads),
+      cmocka_unit_test(test_a_bound_alone), cmocka_unit_test(test_a_share), cmocka_unit_test(test_sessions_at_rest),
+      cmocka_unit_test(test_overdrawn),     cmocka_unit_test(test_threads),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

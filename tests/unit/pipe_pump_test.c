@@ -11,8 +11,8 @@ static uint64_t drained; // read there
 static struct {
   struct stream stream;
   bool over;
-  bool credit;  // what `ready` answers
-  bool asked;   // it was called since
+  bool credit; // what `ready` answers
+  bool asked;  // it was called since
   unsigned opened, resets, releases;
   enum stream_reason reset_reason;
   uint64_t pushed, took, pulled;
@@ -59,8 +59,11 @@ static void script_release(struct stream *s) {
   script.releases++;
 }
 
-static const struct stream_ops script_ops = {
-    .ready = script_ready, .took = script_took, .opened = script_opened, .reset = script_reset, .release = script_release};
+static const struct stream_ops script_ops = {.ready = script_ready,
+                                             .took = script_took,
+                                             .opened = script_opened,
+                                             .reset = script_reset,
+                                             .release = script_release};
 
 static void on_end(struct pump *p, enum stream_reason reason, bool local) {
   end.ends++;

@@ -19,7 +19,7 @@ struct stream_side {
   unsigned opened, fins, resets;
   bool slow; // keeps what it gets until a test takes it
   enum stream_reason reason;
-  struct link *closes;                  // closed by the next callback, whichever it is
+  struct link *closes; // closed by the next callback, whichever it is
   void (*on_reset)(struct stream_side *self);
 };
 
@@ -98,8 +98,12 @@ static inline void side_reset(void *ctx, enum stream_reason r) {
   if (e->on_reset) e->on_reset(e);
 }
 
-static const struct stream_end stream_side_end = {
-    .pull = side_pull, .fin_sent = side_fin_sent, .push = side_push, .fin = side_fin, .opened = side_opened, .reset = side_reset};
+static const struct stream_end stream_side_end = {.pull = side_pull,
+                                                  .fin_sent = side_fin_sent,
+                                                  .push = side_push,
+                                                  .fin = side_fin,
+                                                  .opened = side_opened,
+                                                  .reset = side_reset};
 
 static inline void side_bind(struct stream_side *e, struct stream *s) {
   e->stream = s;
@@ -165,15 +169,18 @@ static inline struct stream_side *link_side_bind(struct link_side *l, struct str
   return e;
 }
 
-static inline enum stream_reason on_link_open(void *ctx, struct link *k, struct stream *s, const struct frame_open *open) {
+static inline enum stream_reason on_link_open(void *ctx, struct link *k, struct stream *s,
+                                              const struct frame_open *open) {
   struct link_side *l = ctx;
   l->opens++;
   l->open = *open;
   if (l->refuses) return l->refuses;
   struct stream_side *e = link_side_bind(l, s);
   e->slow = l->sides_slow;
-  if (l->closes_on_open) link_close(k, "closed in a callback", STREAM_INTERNAL, true);
-  else if (l->sides_opened) s->ops->opened(s);
+  if (l->closes_on_open)
+    link_close(k, "closed in a callback", STREAM_INTERNAL, true);
+  else if (l->sides_opened)
+    s->ops->opened(s);
   return STREAM_OK;
 }
 
@@ -447,8 +454,10 @@ static inline void assert_violation(struct link_side *l, const char *what) {
   struct err_text e;
   char why[512];
   nx_settle(loop);
-  if (!l->link) assert_int_equal(l->closes, 1);
-  else fail_msg("no violation; expected \"%s\"", what);
+  if (!l->link)
+    assert_int_equal(l->closes, 1);
+  else
+    fail_msg("no violation; expected \"%s\"", what);
   snprintf(why, sizeof why, "protocol: %s", what);
   assert_string_equal(l->why, why);
   assert_true(l->protocol_error);

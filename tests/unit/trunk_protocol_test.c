@@ -112,7 +112,8 @@ static const struct {
     {"{\"type\":\"hello\",\"version\":1,\"features\":[],\"software\":\"x\",\"token\":\"pst_x\",\"instance\":\"a\","
      "\"run\":\"00000000000000000000000000000000\",\"previous\":\"none\"}",
      "a second greeting"},
-    {"{\"type\":\"welcome\",\"version\":1,\"features\":[],\"software\":\"x\",\"session\":1,\"user\":\"a\",\"resumed\":false,"
+    {"{\"type\":\"welcome\",\"version\":1,\"features\":[],\"software\":\"x\",\"session\":1,\"user\":\"a\",\"resumed\":"
+     "false,"
      "\"heartbeat_seconds\":15,\"dead_seconds\":45,\"dial_seconds\":10,\"stall_seconds\":600}",
      "a second greeting"},
 };
@@ -285,7 +286,7 @@ static void test_reset_reasons(void **state) {
   static const struct {
     uint8_t wire;
     enum stream_reason told;
-  } reasons[] = {{1, STREAM_ABORTED},  {2, STREAM_REFUSED},  {11, STREAM_INTERNAL},
+  } reasons[] = {{1, STREAM_ABORTED}, {2, STREAM_REFUSED},  {11, STREAM_INTERNAL},
                  {0, STREAM_ABORTED}, {12, STREAM_ABORTED}, {255, STREAM_ABORTED}};
   start_agent();
   for (uint32_t i = 0; i < sizeof reasons / sizeof *reasons; i++) {
@@ -489,7 +490,8 @@ static void test_a_cut_through_the_largest_frame(void **state) {
   start_agent();
   raw_open(ID);
   for (size_t i = 0; i < 2; i++) {
-    frame_put_header(bytes + i * FRAME_MAX, &(struct frame){.type = FRAME_DATA, .stream = ID, .len = FRAME_PAYLOAD_MAX});
+    frame_put_header(bytes + i * FRAME_MAX,
+                     &(struct frame){.type = FRAME_DATA, .stream = ID, .len = FRAME_PAYLOAD_MAX});
     nx_fill(bytes + i * FRAME_MAX + 8, FRAME_PAYLOAD_MAX, i * FRAME_PAYLOAD_MAX);
   }
   static const size_t cuts[] = {1, 7, 8, 9, FRAME_MAX - 1, FRAME_MAX, FRAME_MAX + 1, FRAME_MAX + 8, sizeof bytes - 1};

@@ -3,7 +3,7 @@
 // where both sides live, and the accounts add up at each step.
 #include "trunk_fixture.h"
 
-enum { SEEDS = 30, STEPS = 250, OPEN_MOST = 60 };
+enum { SEEDS = 15, STEPS = 250, OPEN_MOST = 60 };
 
 static uint32_t random_state;
 

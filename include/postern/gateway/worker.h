@@ -23,8 +23,10 @@ struct worker {
 
 struct worker *worker_new(struct gateway *g, unsigned index); // NULL: no memory or descriptors
 PERR_MUST_CHECK int worker_start(struct worker *w);
-// Ends its sessions with reason "shutdown" and joins the thread. Posts may still come until worker_free.
+// Ends its sessions with reason "shutdown" and then its thread, for which worker_join waits. Posts may still come until
+// worker_free.
 void worker_stop(struct worker *w);
+void worker_join(struct worker *w);
 void worker_free(struct worker *w); // NULL is fine
 
 // An authenticated agent's connection, on its way from the handshake thread. The worker owns it from worker_adopt on.

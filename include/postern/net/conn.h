@@ -77,7 +77,8 @@ enum conn_end {
 void conn_close(struct conn *c, enum conn_end how);
 
 // Hand-over between threads: detach on the old loop's thread, attach on the new one's. Between the two nothing is
-// called. attach calls on_readable once, for bytes may wait inside TLS.
+// called. Of the conn's callbacks only on_readable may detach it: behind the others the old loop looks at it once more.
+// attach calls on_readable once, for bytes may wait inside TLS.
 void conn_detach(struct conn *c);
 PERR_MUST_CHECK int conn_attach(struct conn *c, struct loop *l, const struct conn_ops *ops, void *ctx);
 
