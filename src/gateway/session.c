@@ -32,13 +32,18 @@ static void on_goaway(struct session *s, struct link *k, const struct control_go
   update_away(s);
 }
 
+// The log's and the audit's words are the gateway's: an agent cannot say of itself that it was banned.
+static const char *own_word(const char *reason) {
+  return strcmp(reason, "protocol") == 0 ? "complaint" : "stop";
+}
+
 static void on_control(void *ctx, struct link *k, const struct control *c) {
   struct session *s = ctx;
   switch (c->type) {
   case CONTROL_TUNNEL_OPEN: tunnels_on_open(s, &c->tunnel_open); return;
   case CONTROL_TUNNEL_CLOSE: tunnels_on_close(s, c->tunnel_close.tunnel); return;
   case CONTROL_GOAWAY: on_goaway(s, k, &c->goaway); return;
-  case CONTROL_END: session_close(s, c->end.reason, c->end.message[0] ? c->end.message : NULL, 0); return;
+  case CONTROL_END: session_close(s, own_word(c->end.reason), c->end.message[0] ? c->end.message : NULL, 0); return;
   default: {
     // Well-formed, but not an agent's to say.
     struct control end = {.type = CONTROL_END, .end = {.reason = "protocol"}};

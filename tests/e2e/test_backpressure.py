@@ -30,20 +30,39 @@ def buffered(gateway):
     return gateway.ctl("status", json=True)["buffered_bytes"]
 
 
-def fastest(action, times=3):
+def seconds_of(action):
+    began = time.monotonic()
+    action()
+    return time.monotonic() - began
+
+
+def fastest(action, times=5):
     """The shortest of several runs, in seconds: what the machine can do when nothing else disturbs."""
-    took = []
+    return min(seconds_of(action) for _ in range(times))
+
+
+def assert_keeps_its_speed(action, before, times=15):
+    """One of some runs has to come near the fastest of before: what is held up never does."""
+    best = before * 99
     for _ in range(times):
-        began = time.monotonic()
-        action()
-        took.append(time.monotonic() - began)
-    return min(took)
+        best = min(best, seconds_of(action))
+        if best < 1.3 * before:
+            return
+    pytest.fail(f"takes {best:.2f} s at best, {before:.2f} s before")
 
 
 def narrow(sock):
-    """A visitor whose kernel keeps little for him."""
+    """A visitor for whom the kernel keeps little: a thousand would otherwise use up what it has for all of TCP."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
     return sock
+
+
+def thrifty(target):
+    """The same for the connections of a target."""
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        target._listener.setsockopt(socket.SOL_SOCKET, option, 65536)  # inherited by those who are accepted
+    return target
 
 
 @pytest.mark.release
@@ -62,8 +81,7 @@ def test_a_visitor_that_stops_reading_costs_little_and_slows_nobody(lab):
         assert rss_kib(program.pid) < kib + 32 * 1024, program.name
     assert 0 < buffered(gateway) <= 32 * MIB
 
-    during = fastest(lambda: round_trip(echo_port, payload))
-    assert during < 1.5 * before, f"32 MiB take {during:.2f} s beside the stalled visitor, {before:.2f} s without"
+    assert_keeps_its_speed(lambda: round_trip(echo_port, payload), before)
 
     visitor.settimeout(scaled(10))
     while part := visitor.recv(4 * MIB):  # nothing is lost
@@ -87,8 +105,7 @@ def test_a_target_that_stops_reading_costs_little_and_slows_nobody(lab):
     assert sent < 64 * MIB
     for program, kib in resting.items():
         assert rss_kib(program.pid) < kib + 32 * 1024, program.name
-    during = fastest(lambda: round_trip(echo_port, payload))
-    assert during < 1.5 * before, f"32 MiB take {during:.2f} s beside the stalled target, {before:.2f} s without"
+    assert_keeps_its_speed(lambda: round_trip(echo_port, payload), before)
 
     sink.drain()
     visitor.settimeout(scaled(10))
@@ -104,7 +121,8 @@ def test_a_target_that_stops_reading_costs_little_and_slows_nobody(lab):
 @pytest.mark.release
 def test_a_thousand_visitors_that_do_not_read_stay_within_the_bound(lab):
     """Four agents of one user fill the gateway's buffers; another user's visitors do not notice."""
-    gateway, echo, source = lab.gateway(limits={"buffer_mib": 64}), lab.echo(), lab.source(bytes(MIB), total=GIB)
+    gateway, echo = lab.gateway(limits={"buffer_mib": 64}), lab.echo()
+    source = thrifty(lab.source(bytes(MIB), total=GIB))
     token = gateway.token_for("hog")
     hogs = [lab.agent(gateway, token, [tcp("source", source)], instance=f"i{i}") for i in range(4)]
     alice = lab.agent(gateway, gateway.token_for("alice"), [tcp("echo", echo)])
@@ -137,11 +155,11 @@ def test_a_thousand_visitors_that_do_not_read_stay_within_the_bound(lab):
 
 @pytest.mark.release
 def test_targets_that_do_not_read_stay_within_the_bound_of_the_session(lab):
-    gateway, echo, sink = lab.gateway(), lab.echo(), lab.sink()
+    gateway, echo, sink = lab.gateway(), lab.echo(), thrifty(lab.sink())
     agent = lab.agent(gateway, gateway.token_for("alice"), [tcp("echo", echo), tcp("sink", sink)])
     payload, ports = random_payload(8 * MIB), [agent.port_of(tunnel) for tunnel in ("echo", "sink")]
     resting = {p: rss_kib(p.pid) for p in (gateway, agent)}
-    pushing = lab.visits(ports[1], 400)
+    pushing = [narrow(sock) for sock in lab.visits(ports[1], 400)]
     for sock in pushing:
         sock.setblocking(False)
     rest, block = set(pushing), bytes(4 * MIB)
@@ -155,10 +173,7 @@ def test_targets_that_do_not_read_stay_within_the_bound_of_the_session(lab):
             except OSError:
                 rest.discard(sock)  # reset for memory
         assert round_trip(ports[0], payload) == payload
-        return agent_bytes()
-
-    def agent_bytes():
-        return sum(1 for _ in gateway.events_of("visitor.close", reason="memory"))
+        return len(rest), len(gateway.events_of("visitor.close", reason="memory"))
     settled(all_is_sent, quiet=1, timeout=60)
     for program, kib in resting.items():
         assert rss_kib(program.pid) < kib + 48 * 1024, program.name

@@ -54,7 +54,8 @@ def as_nobody(build, folder, name, *arguments):
     copy = folder / name
     shutil.copy(build.program(name), copy)
     copy.chmod(0o755)
-    return Process(name, ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", copy, *arguments], folder)
+    become = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    return Process(name, [*become, copy, *arguments], folder)
 
 
 def owner(pid):
@@ -77,8 +78,9 @@ def test_no_core_files(build, certs, open_folder):
         write_private(open_folder / "gateway.json", b'{"control": {"listen": ["127.0.0.1:0"]}, "tls": {"certificate":'
                       b' "gateway.crt", "key": "gateway.key"}, "tunnels": {"address": "127.0.0.1"}}')
         gateway = as_nobody(build, open_folder, "posternd", "-c", "gateway.json", "--log", "json")
-        agent = as_nobody(build, open_folder, "postern", "tcp", "22", "--server", f"127.0.0.1:{silent.getsockname()[1]}",
-                          "--token-file", "token", "--ca", "ca.crt")
+        server = f"127.0.0.1:{silent.getsockname()[1]}"
+        agent = as_nobody(build, open_folder, "postern", "tcp", "22", "--server", server, "--token-file", "token",
+                          "--ca", "ca.crt")
         for program in (gateway, agent):
             program.start()
             stack.callback(program.end_now)

@@ -60,8 +60,7 @@ def test_streams_finish_on_the_old_link_while_new_ones_come_on_the_new(session):
     assert stream == stream_id(0, 1)  # ids are a link's own
     exchange_on(second, stream, visitor)
     exchange_on(session.first, session.stream, session.visitor)
-    second.control({"type": "tunnel_open", "tunnel": 1, "name": "t", "protocol": "tcp", "port": 0, "strict_port": False})
-    second.expect_control("tunnel_opened", tunnel=1, port=session.port)
+    assert second.open_tunnel() == session.port  # asked for again: still open
     assert len(session.gateway.sessions()) == 1
     finish(session.first, session.stream, session.visitor)
     session.first.expect_close()
@@ -101,7 +100,7 @@ def test_what_is_left_at_the_deadline_is_reset(session, seconds):
     goaway(session.first, seconds)
     if seconds:
         exchange_on(session.first, session.stream, session.visitor)
-    expect_reset(session.visitor, seconds + 1)
+    expect_reset(session.visitor, seconds + 2)
     session.gateway.wait_event("link.close", user="alice", msg=lambda text: "deadline" in text)
     closed = session.gateway.wait_event("visitor.close", user="alice")
     assert closed["reason"] == "link_lost"

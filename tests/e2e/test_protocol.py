@@ -103,9 +103,16 @@ def test_agent_complains(exchange):
     """What an agent has against the gateway is for the operator to read, and is not the gateway's own complaint."""
     exchange.agent.control({"type": "end", "reason": "protocol", "message": "odd frame\r\n\x1b[1m"})
     exchange.agent.expect_close()
-    line = exchange.gateway.wait_event("session.close", user="alice")
+    line = exchange.gateway.wait_event("session.close", user="alice", reason="complaint")
     assert "odd frame\r\n" in line["msg"]
     assert "\x1b" not in "".join(exchange.gateway.lines)
+
+
+def test_agent_cannot_choose_the_word(exchange):
+    """Whatever reason an agent gives for leaving, log and audit do not say that the gateway banned it."""
+    exchange.agent.control({"type": "end", "reason": "banned"})
+    exchange.agent.expect_close()
+    exchange.gateway.wait_event("session.close", user="alice", reason="stop")
 
 
 # Bytes on the wire
@@ -116,7 +123,8 @@ def conversation(token):
     login = control_frame(hello(token))
     tunnel = control_frame({"type": "tunnel_open", "tunnel": 1, "name": "t", "protocol": "tcp", "port": 0,
                             "strict_port": False})
-    visit = frame(OPENED, first) + frame(DATA, first, b"hello") + frame(CREDIT, first, struct.pack(">I", 5)) + frame(FIN, first)
+    credit = struct.pack(">I", 5)
+    visit = frame(OPENED, first) + frame(DATA, first, b"hello") + frame(CREDIT, first, credit) + frame(FIN, first)
     return login, tunnel, visit
 
 
@@ -369,8 +377,8 @@ def test_a_lost_link_waits_for_its_run(lab, scripted, how):
         agent.sock.shutdown(socket.SHUT_RDWR)
     else:
         abort(agent.sock)
-    text = {"close_notify": "lost: closed by the peer", "fin": "lost: connection ended", "reset": "lost: connection reset"}
-    gateway.wait_event("link.close", user="alice", msg=text[how])
+    said = {"close_notify": "closed by the peer", "fin": "connection ended", "reset": "connection reset"}[how]
+    gateway.wait_event("link.close", user="alice", msg=f"lost: {said}")
     expect_reset(visitor)
     waiting = lab.visit(port)  # in the kernel's queue
     again = scripted(gateway, token, run=agent.run, previous="lost")
@@ -398,7 +406,8 @@ def test_unknown_tokens(lab, scripted):
     token = gateway.token_for("alice")
     wrong_secret = token[:-1] + ("A" if token[-1] != "A" else "B")
     wrong_id = "pst_000000000000" + token[16:]
-    for bad in (wrong_secret, wrong_id, token + "x", token[:-1], token.upper(), " " + token, "x", "", "x" * 4096, "pst_"):
+    for bad in (wrong_secret, wrong_id, token + "x", token[:-1], token.upper(), " " + token, "x", "", "x" * 4096,
+                "pst_"):
         gateway.secrets += [bad] if len(bad) > 8 else []
         end = refused(gateway, scripted, hello(bad))
         assert end["reason"] == "unknown_token" and "until" not in end
@@ -434,9 +443,10 @@ def test_bad_instances(lab, scripted):
 def test_revoked_expired_banned_removed(lab, scripted):
     gateway = lab.gateway()
     token = gateway.token_for("alice")
-    revoked, expired = gateway.create_token("alice"), gateway.create_token("alice", expires="1s")
+    revoked = gateway.create_token("alice")
     gateway.ctl("token", "revoke", revoked.split("_")[1])
     assert refused(gateway, scripted, hello(revoked))["reason"] == "revoked"
+    expired = gateway.create_token("alice", expires="3s")
     scripted(gateway, expired).expect_end("expired")
     assert refused(gateway, scripted, hello(expired))["reason"] == "expired"
     gateway.ctl("user", "ban", "alice", "--for", "1h")

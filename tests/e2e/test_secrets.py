@@ -52,9 +52,10 @@ def test_a_token_is_in_no_log_no_argument_and_no_file(lab, scripted):
     token, revoked = gateway.token_for("alice"), gateway.create_token("alice")
     line = gateway.create_token("alice", enrol=True)
     agent = lab.agent(gateway, token, [tcp("echo", echo)], log_level="debug")
-    enrolled = lab.agent(gateway, arguments=["tcp", echo.address, "--name", "n"], enrol=line, instance="b", log_level="debug")
-    by_environment = lab.agent(gateway, arguments=["tcp", echo.address, "--name", "e"], instance="c", log_level="debug",
-                               env={"POSTERN_TOKEN": token})
+    def one_line(tunnel, **options):
+        return lab.agent(gateway, arguments=["tcp", echo.address, "--name", tunnel], instance=tunnel, log_level="debug",
+                         **options)
+    enrolled, by_environment = one_line("n", enrol=line), one_line("e", env={"POSTERN_TOKEN": token})
     programs = [gateway, agent, enrolled, by_environment]
     for program, tunnel in zip(programs[1:], ("echo", "n", "e")):
         echo_all(lab.visits(program.port_of(tunnel), 1), b"hello")
@@ -220,8 +221,9 @@ def test_hostile_words_for_the_tools(lab):
     lab.run("posternctl", "--db", "db", "user", "add", "alice")
     hostile = (EVIL.encode(), b"a\xff", b"a" * 100_000, b"\xc3(", b"a\tb", "ａ".encode() * 100)
     for word in hostile:
-        for arguments in (["user", "add"], ["user", "show"], ["token", "list"], ["token", "revoke"], ["session", "kick"],
-                          ["user", "bind", "alice"], ["user", "ban", "alice", "--reason"], [], ["user"]):
+        for arguments in (["user", "add"], ["user", "show"], ["token", "list"], ["token", "revoke"],
+                          ["session", "kick"], ["user", "bind", "alice"],
+                          ["user", "ban", "alice", "--reason"], [], ["user"]):
             command = [lab.build.program("posternctl"), "--db", lab.folder / "db", *arguments, word]
             done = subprocess.run(command, capture_output=True, timeout=30)
             assert done.returncode in (1, 2), (arguments, word)

@@ -16,8 +16,9 @@ from fakegateway import (CONTROL, CREDIT, DATA, DATAGRAM, FIN, FIRST_WINDOW, LAR
                          RESET, control_frame, frame)
 from harness import scaled
 
-__all__ = ["CONTROL", "CREDIT", "DATA", "DATAGRAM", "FIN", "FIRST_WINDOW", "LARGEST_PAYLOAD", "OPEN", "OPENED", "PING",
-           "PONG", "RESET", "LARGEST_WINDOW", "Frame", "ScriptedAgent", "control_frame", "frame", "hello", "scripted", "stream_id"]
+__all__ = ["CONTROL", "CREDIT", "DATA", "DATAGRAM", "FIN", "FIRST_WINDOW", "LARGEST_PAYLOAD", "LARGEST_WINDOW", "OPEN",
+           "OPENED", "PING", "PONG", "RESET", "Frame", "ScriptedAgent", "control_frame", "frame", "hello", "scripted",
+           "stream_id"]
 
 LARGEST_WINDOW = 16777216
 HEADER = struct.Struct(">BBHI")

@@ -312,6 +312,8 @@ static void test_shutdown_of_a_full_conn(void **state) {
   assert_int_equal(server.got, client.sent);
   assert_int_equal(server.end, PERR_EOF);
   assert_int_equal(client.writables, 0); // nothing may be written any more
+  uint8_t byte;
+  assert_int_equal(recv(conn_fd(server.conn), &byte, 1, 0), 0); // a FIN behind the close_notify
 }
 
 static void test_truncation(void **state) {
