@@ -63,10 +63,10 @@ static int (*const steps[STORE_SCHEMA])(struct store_txn *t) = {make_first};
 static int upgrade(struct store *s, struct err_text *e) {
   struct store_txn *t = store_begin(s, STORE_WRITE);
   if (!t) return err_set(e, PERR_NOMEM, "out of memory");
-  uint64_t version = read_version(t); // anew: another process may have been faster
+  uint64_t found = read_version(t), version = found; // anew: another process may have been faster
   open_all(t, MDB_CREATE);
   for (; version < STORE_SCHEMA && !t->error; version++) steps[version](t);
-  put_meta(t, STORE_META_SCHEMA, version);
+  if (version != found) put_meta(t, STORE_META_SCHEMA, version); // else nothing is written, and no transaction shows
   return store_commit(t, e);
 }
 

@@ -58,28 +58,23 @@ static void test_dial_with_early_bytes(void **state) {
   assert_int_equal(o.connects, 1);
 }
 
-// A target that does not answer yet: its queue is full, and the kernel asks again after a second.
 static void test_dial_that_takes_time(void **state) {
-  int l = nx_listen(), waiting[4];
-  struct addr a = nx_local(l);
-  assert_int_equal(listen(l, 0), 0);
-  for (int i = 0; i < 4; i++) {
-    waiting[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    (void)!connect(waiting[i], &a.sa, a.len);
-  }
+  struct nx_slow_target t = nx_slow_target();
+  struct addr a = nx_local(t.fd);
   dial(&a);
   o.to_send = 10;
   assert_int_equal(owner_write(&o), PERR_AGAIN);
   nx_settle(loop);
   assert_int_equal(o.connects, 0);
   assert_false(conn_may_write(o.conn));
-  assert_int_equal(listen(l, 128), 0);
+  nx_answer(&t);
   NX_UNTIL(loop, o.writables); // for he was refused
   assert_int_equal(o.connects, 1);
   assert_int_equal(o.connect_result, 0);
   assert_int_equal(o.sent, 10);
-  for (int i = 0; i < 4; i++) close(waiting[i]);
-  close(l);
+  struct addr mine = nx_local(conn_fd(o.conn));
+  peer = nx_accept_from(&t, &mine);
+  drain_peer(0, 10);
 }
 
 static void test_dial_refused(void **state) {

@@ -104,7 +104,7 @@ static void test_byte_at_a_time(void **state) {
   server.to_send = 1500;
   bool told[2] = {false};
   while (server.got < 1000 || client.got < 1500) {
-    event_base_loop(loop_base(loop), EVLOOP_NONBLOCK);
+    nx_peek(loop);
     carry(to_server, to_client, 1);
     carry(to_client, to_server, 1);
     if (client.handshakes && !told[0]) (void)owner_write(&client);

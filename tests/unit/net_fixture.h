@@ -78,7 +78,12 @@ static inline void nx_step(struct loop *l) {
     alarm(0);                                                                                                          \
   } while (0)
 
-// What is ready now, and what comes of it: enough rounds for anything that two ends in one loop have to say.
+// What is ready now, without waiting.
+static inline void nx_peek(struct loop *l) {
+  event_base_loop(loop_base(l), EVLOOP_ONCE | EVLOOP_NONBLOCK);
+}
+
+// … and what comes of it: enough rounds for anything that two ends in one loop have to say.
 static inline void nx_settle(struct loop *l) {
   for (int i = 0; i < 32; i++) event_base_loop(loop_base(l), EVLOOP_NONBLOCK);
 }
@@ -128,6 +133,43 @@ static inline int nx_connect_to(const struct addr *a) {
   int fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
   assert_true(fd >= 0);
   assert_int_equal(connect(fd, &a->sa, a->len), 0);
+  return fd;
+}
+
+// A target that does not answer yet: its queue is full. Once there is room the kernel of whoever dials it asks again,
+// after a second.
+struct nx_slow_target {
+  int fd, waiting[4];
+};
+
+static inline struct nx_slow_target nx_slow_target(void) {
+  struct nx_slow_target t = {.fd = nx_listen()};
+  struct addr a = nx_local(t.fd);
+  assert_int_equal(listen(t.fd, 0), 0);
+  for (size_t i = 0; i < sizeof t.waiting / sizeof *t.waiting; i++) {
+    t.waiting[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    (void)!connect(t.waiting[i], &a.sa, a.len);
+  }
+  return t;
+}
+
+static inline void nx_answer(const struct nx_slow_target *t) {
+  assert_int_equal(listen(t->fd, 128), 0);
+}
+
+// Takes the connection from `from`, whichever others came before; ends the target.
+static inline int nx_accept_from(struct nx_slow_target *t, const struct addr *from) {
+  int fd;
+  for (;;) {
+    struct sockaddr_in in;
+    socklen_t len = sizeof in;
+    fd = accept(t->fd, (struct sockaddr *)&in, &len);
+    assert_true(fd >= 0);
+    if (ntohs(in.sin_port) == addr_port(from)) break;
+    close(fd);
+  }
+  for (size_t i = 0; i < sizeof t->waiting / sizeof *t->waiting; i++) close(t->waiting[i]);
+  close(t->fd);
   return fd;
 }
 

@@ -55,6 +55,19 @@ static void test_a_share(void **state) {
   assert_int_equal(used(&top), 0);
 }
 
+// With plenty above, one's own bound holds.
+static void test_a_small_bound(void **state) {
+  struct budget top, a;
+  budget_init(&top, 1000000, NULL);
+  budget_init(&a, 100, &top);
+  budget_add(&a, 100);
+  assert_true(budget_tight(&a));
+  assert_false(budget_over(&a));
+  budget_add(&a, 1);
+  assert_true(budget_over(&a));
+  assert_false(budget_tight(&top));
+}
+
 // n sessions that take what they can rest at n/(n+1) of the whole.
 static void test_sessions_at_rest(void **state) {
   struct budget top, s[4];
@@ -117,7 +130,9 @@ static void test_threads(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_a_bound_alone), cmocka_unit_test(test_a_share), cmocka_unit_test(test_sessions_at_rest),
+      cmocka_unit_test(test_a_bound_alone), cmocka_unit_test(test_a_share),
+      cmocka_unit_test(test_a_small_bound), cmocka_unit_test(test_sessions_at_rest),
+
       cmocka_unit_test(test_overdrawn),     cmocka_unit_test(test_threads),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

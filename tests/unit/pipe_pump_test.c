@@ -2,6 +2,7 @@
 // account of what was pushed and taken. The stream is a script that watches the rules of pipe/stream.h.
 #include "net_fixture.h"
 #include "postern/pipe/pump.h"
+#include <poll.h>
 
 static struct loop *loop;
 static int peer;
@@ -152,7 +153,7 @@ static void drain_peer(uint64_t upto) {
   while (drained < upto) {
     ssize_t r = recv(peer, buf, upto - drained < sizeof buf ? upto - drained : sizeof buf, MSG_DONTWAIT);
     if (r < 0 && errno == EAGAIN) {
-      event_base_loop(loop_base(loop), EVLOOP_NONBLOCK);
+      nx_peek(loop);
       continue;
     }
     assert_true(r > 0);
@@ -167,7 +168,7 @@ static int peer_end(void) {
   ssize_t r;
   nx_await("the peer's end");
   while ((r = recv(peer, &byte, 1, MSG_DONTWAIT)) < 0 && errno == EAGAIN)
-    event_base_loop(loop_base(loop), EVLOOP_NONBLOCK);
+    nx_peek(loop);
   alarm(0);
   return r < 0 ? -errno : (int)r;
 }
@@ -478,6 +479,46 @@ static void test_dial_with_all_said(void **state) {
   assert_closed();
 }
 
+// An end that comes before the connection, alone.
+static void test_dial_with_an_early_end(void **state) {
+  struct nx_slow_target t = nx_slow_target();
+  struct addr a = nx_local(t.fd);
+  pump_dial(&end.pump, loop, &script.stream, &a, &pump_ops);
+  push_fin();
+  nx_settle(loop);
+  assert_int_equal(end.opened, 0);
+  nx_answer(&t);
+  NX_UNTIL(loop, end.opened);
+  struct addr mine = nx_local(conn_fd(end.pump.conn));
+  peer = nx_accept_from(&t, &mine);
+  assert_int_equal(peer_end(), 0);
+  send_pattern(0, 10);
+  shutdown(peer, SHUT_WR);
+  pull_until(PERR_EOF);
+  assert_closed();
+}
+
+// Bytes before the connection, and more when it is there and nobody has told us yet.
+static void test_dial_keeps_the_order(void **state) {
+  struct nx_slow_target t = nx_slow_target();
+  struct addr a = nx_local(t.fd);
+  pump_dial(&end.pump, loop, &script.stream, &a, &pump_ops);
+  push(1000);
+  assert_int_equal(script.took, 0);
+  nx_answer(&t);
+  struct pollfd p = {.fd = conn_fd(end.pump.conn), .events = POLLOUT};
+  nx_await("the connection");
+  assert_int_equal(poll(&p, 1, -1), 1);
+  alarm(0);
+  push(1000);
+  push_fin();
+  NX_UNTIL(loop, script.took == 2000);
+  struct addr mine = nx_local(conn_fd(end.pump.conn));
+  peer = nx_accept_from(&t, &mine);
+  drain_peer(2000);
+  assert_int_equal(peer_end(), 0);
+}
+
 static struct addr closed_port(void) {
   int l = nx_listen();
   struct addr a = nx_local(l);
@@ -555,6 +596,8 @@ int main(void) {
       T(abort_by_the_owner),
       T(dial),
       T(dial_with_all_said),
+      T(dial_with_an_early_end),
+      T(dial_keeps_the_order),
       T(dial_refused),
       T(dial_refused_with_early_bytes),
       T(dial_unreachable),

@@ -212,6 +212,21 @@ static void test_a_stalled_reader(void **state) {
   assert_int_equal(agent.sides[2]->resets, 0);
 }
 
+// What comes in is no progress of the reader's.
+static void test_a_stalled_reader_who_is_still_fed(void **state) {
+  trunk_settings.stall_s = 5;
+  trunk_start_raw(LINK_AGENT, 10000, 0);
+  agent.sides_slow = true;
+  raw_open(ID);
+  for (uint64_t i = 0; i < 10 && !(agent.nsides && agent.sides[0]->resets); i++) {
+    raw_data(ID, i * 100, 100, 100);
+    nx_pass(loop, 1000);
+  }
+  assert_int_equal(agent.sides[0]->resets, 1);
+  assert_int_equal(agent.sides[0]->reason, STREAM_STALLED);
+  assert_in_range(agent.sides[0]->got, 500, 700);
+}
+
 // A peer that gives no credit holds up a sender no longer than that.
 static void test_a_stalled_sender(void **state) {
   trunk_settings.stall_s = 5;
@@ -249,6 +264,24 @@ static void test_a_slow_reader_is_not_stalled(void **state) {
   assert_true(far->got <= CREDIT_FIRST + 40 * 100);
 }
 
+// … now and then, not with every byte.
+static void test_credit_of_a_slow_reader(void **state) {
+  trunk_settings.stall_s = 8;
+  trunk_start_raw(LINK_AGENT, 10000, 0);
+  agent.sides_slow = true;
+  raw_open(ID);
+  raw_data(ID, 0, 10000, 10000);
+  nx_settle(loop);
+  raw_sum();
+  for (int i = 0; i < 40; i++) {
+    nx_pass(loop, 1000);
+    side_take(agent.sides[0], 100);
+  }
+  struct raw_sum sum = raw_sum();
+  assert_in_range(sum.frames[FRAME_CREDIT], 5, 10);
+  assert_in_range(sum.credit, 3000, 4000);
+}
+
 static void test_a_dial_that_is_not_answered(void **state) {
   struct stream_side *slow, *quick, *far;
   trunk_settings.dial_s = 3;
@@ -277,8 +310,10 @@ int main(void) {
       T(relief),
       T(relief_of_what_others_take),
       T(a_stalled_reader),
+      T(a_stalled_reader_who_is_still_fed),
       T(a_stalled_sender),
       T(a_slow_reader_is_not_stalled),
+      T(credit_of_a_slow_reader),
       T(a_dial_that_is_not_answered),
   };
   return cmocka_run_group_tests(tests, tls_pair_make, tls_pair_drop);

@@ -58,8 +58,8 @@ static void test_all_in_the_first_record(void **state) {
   struct stream_side *e = gateway_open();
   e->to_send = 100;
   e->end_sends = true;
-  struct frame f = {0};
-  const uint8_t *p = NULL;
+  struct frame f;
+  const uint8_t *p;
   struct frame_open open;
   nx_settle(loop);
   assert_true(raw_next(&f, &p));
@@ -101,6 +101,7 @@ static void test_opened(void **state) {
   side_send(far, 10, false);
   nx_settle(loop);
   assert_int_equal(near->opened, 1);
+  far->stream->ops->opened(far->stream);
   nx_pass(loop, 2 * LINK_LAZY_MS); // not twice: that were a breach
   assert_fine(&gateway);
 }
@@ -168,13 +169,22 @@ static void test_reader_behind_both_fins(void **state) {
   side_take(far, 600);
   assert_null(far->stream);
   assert_int_equal(atomic_load(&agent.budget.used), 0);
+  near = open_stream(&far); // the same with its own end as the last
+  side_send(near, 1000, true);
+  nx_settle(loop);
+  side_send(far, 0, true);
+  nx_settle(loop);
+  assert_null(near->stream);
+  assert_int_equal(link_streams(agent.link), 0);
+  side_take(far, 1000);
+  assert_null(far->stream);
 }
 
 // Each of many gets its turn, a record at a time.
 static void test_turns(void **state) {
   struct stream_side *e[3];
-  struct frame f = {0};
-  const uint8_t *p = NULL;
+  struct frame f;
+  const uint8_t *p;
   trunk_start_raw(LINK_GATEWAY, 1000, 0);
   for (int i = 0; i < 3; i++) {
     e[i] = gateway_open();
@@ -217,7 +227,21 @@ static void test_drain(void **state) {
   nx_settle(loop);
   assert_int_equal(agent.drained, 1);
   nx_pass(loop, 3000);
+  link_drain(gateway.link);
+  nx_settle(loop);
   assert_int_equal(gateway.drained + agent.drained, 2);
+}
+
+// The last stream goes with the link itself: that is no draining.
+static void test_close_while_draining(void **state) {
+  struct stream_side *near, *far;
+  trunk_start();
+  near = open_stream(&far);
+  link_drain(gateway.link);
+  link_close(gateway.link, "closed", STREAM_LINK_LOST, true);
+  assert_int_equal(near->resets, 1);
+  nx_settle(loop);
+  assert_int_equal(gateway.drained, 0);
 }
 
 static void test_drain_of_an_idle_link(void **state) {
@@ -321,13 +345,49 @@ static void test_last_words_of_a_congested_link(void **state) {
   conn_resume(raw.conn);
   NX_UNTIL(loop, raw.end);
   assert_int_equal(raw.end, PERR_EOF);
-  struct frame f = {0};
-  const uint8_t *p = NULL;
+  struct frame f;
+  const uint8_t *p;
   struct control got = {.type = CONTROL_HELLO};
   struct err_text err;
   while (raw_find(FRAME_CONTROL, &f, &p)) assert_int_equal(control_decode(p, f.len, &got, &err), 0);
   assert_int_equal(got.type, CONTROL_END);
   assert_string_equal(got.end.reason, "shutdown");
+}
+
+// Control messages come in their order and whole, however often the queue is drained in part and filled again.
+static void test_controls_through_congestion(void **state) {
+  enum { ROUNDS = 12, EACH = 30 };
+  struct control c = {.type = CONTROL_TUNNEL_OPENED, .tunnel_opened = {.port = 1}}, got;
+  struct frame f;
+  const uint8_t *p;
+  struct err_text e;
+  uint32_t said = 0, heard = 0;
+  trunk_start_raw(LINK_GATEWAY, 1000, 4096);
+  raw.deaf = true;
+  for (int i = 0; i < ROUNDS; i++) {
+    for (int k = 0; k < EACH; k++) {
+      send_bulky(gateway.link);
+      c.tunnel_opened.tunnel = ++said;
+      assert_int_equal(link_send(gateway.link, &c), 0);
+    }
+    nx_settle(loop);
+    raw.deaf = false; // some of it passes
+    on_raw_readable(NULL, raw.conn);
+    raw.deaf = true;
+    nx_peek(loop);
+  }
+  assert_true(gateway.link->queue.len > gateway.link->queue.off);
+  raw.deaf = false;
+  conn_resume(raw.conn);
+  nx_await("the last message");
+  while (heard < said) {
+    nx_settle(loop);
+    while (raw_find(FRAME_CONTROL, &f, &p)) {
+      assert_int_equal(control_decode(p, f.len, &got, &e), 0);
+      if (got.type == CONTROL_TUNNEL_OPENED) assert_int_equal(got.tunnel_opened.tunnel, ++heard);
+    }
+  }
+  alarm(0);
 }
 
 // A congested link leaves the bytes where they are, and goes on when there is room.
@@ -346,6 +406,21 @@ static void test_congestion_passes(void **state) {
   NX_UNTIL(loop, e->sent == CREDIT_FIRST);
   nx_settle(loop);
   assert_int_equal(raw_sum().data, CREDIT_FIRST);
+}
+
+// Megabytes that the kernel holds or takes at once: the link does a part per batch, and comes back for the rest though
+// no event tells.
+static void test_more_than_a_batch(void **state) {
+  int size = 8 * 1024 * 1024;
+  struct stream_side *near[8], *far;
+  trunk_start();
+  if (setsockopt(conn_fd(gateway.link->conn), SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size)) skip(); // not root
+  for (int i = 0; i < 8; i++) {
+    near[i] = open_stream(&far);
+    side_send(near[i], CREDIT_FIRST, false);
+  }
+  nx_settle(loop);
+  for (unsigned i = 0; i < 8; i++) assert_int_equal(agent.sides[i]->got, CREDIT_FIRST);
 }
 
 // ---- close ----
@@ -484,6 +559,7 @@ int main(void) {
       T(reader_behind_both_fins),
       T(turns),
       T(drain),
+      T(close_while_draining),
       T(drain_of_an_idle_link),
       T(deadline),
       T(heartbeats_keep_a_quiet_link),
@@ -491,7 +567,9 @@ int main(void) {
       T(a_deaf_peer),
       T(congestion),
       T(last_words_of_a_congested_link),
+      T(controls_through_congestion),
       T(congestion_passes),
+      T(more_than_a_batch),
       T(close),
       T(closing_in_on_open),
       T(closing_in_on_control),

@@ -228,6 +228,14 @@ static void test_a_generation_to_come(void **state) {
   assert_violation(&agent, "a frame of type 5 for stream 00020000, which the gateway did not get");
 }
 
+// Generation 0 is no stream's, also where the slot is in use.
+static void test_no_generation(void **state) {
+  start_agent();
+  raw_open(ID + 1);
+  raw_u32(FRAME_CREDIT, 1, 1);
+  assert_violation(&agent, "a frame of type 7 for stream 00000001, which the gateway did not get");
+}
+
 static void test_second_opened(void **state) {
   struct stream_side *e = start_gateway_stream();
   raw_say(FRAME_OPENED, 0, ID, NULL, 0);
@@ -402,8 +410,8 @@ static void test_flood_of_credit(void **state) {
 // ---- pings and floods ----
 
 static void test_only_the_latest_ping_is_answered(void **state) {
-  struct frame f = {0};
-  const uint8_t *p = NULL;
+  struct frame f;
+  const uint8_t *p;
   start_agent();
   uint8_t pings[3 * 16];
   for (uint8_t i = 0; i < 3; i++) {
@@ -435,8 +443,8 @@ static void test_pong_without_a_ping(void **state) {
 }
 
 static void test_pong_of_another_ping(void **state) {
-  struct frame f = {0};
-  const uint8_t *p = NULL;
+  struct frame f;
+  const uint8_t *p;
   start_agent();
   nx_pass(loop, 15500);
   assert_true(raw_find(FRAME_PING, &f, &p));
@@ -474,7 +482,7 @@ static void test_any_cut(void **state) {
     start_agent();
     for (size_t at = 0; at < n; at += cut) {
       raw_write(bytes + at, n - at < cut ? n - at : cut);
-      event_base_loop(loop_base(loop), EVLOOP_NONBLOCK);
+      nx_peek(loop);
     }
     assert_fine(&agent);
     assert_int_equal(agent.sides[0]->got, 55);
@@ -548,6 +556,7 @@ int main(void) {
       T(open_of_a_wrong_generation),
       T(generations_go_round),
       T(a_generation_to_come),
+      T(no_generation),
       T(second_opened),
       T(opened_behind_data),
       T(second_fin),

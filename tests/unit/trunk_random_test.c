@@ -98,7 +98,7 @@ static void run(void) {
   if (draw(2)) atomic_store(&agent.budget.bound, 600 * 1024);
   for (int i = 0; i < STEPS; i++) {
     act();
-    for (uint32_t n = draw(3); n; n--) event_base_loop(loop_base(loop), EVLOOP_NONBLOCK);
+    for (uint32_t n = draw(3); n; n--) nx_peek(loop);
     check(&gateway);
     check(&agent);
   }
