@@ -353,8 +353,8 @@ struct raw_sum {
 
 static inline struct raw_sum raw_sum(void) {
   struct raw_sum sum = {0};
-  struct frame f;
-  const uint8_t *p;
+  struct frame f = {0};
+  const uint8_t *p = NULL;
   nx_settle(loop);
   while (raw_next(&f, &p)) {
     sum.frames[f.type]++;
@@ -411,8 +411,8 @@ static inline void trunk_start(void) {
 // A link of `role` with a peer of raw frames. The first ping is answered after `rtt_us`.
 static inline void trunk_start_raw(enum link_role role, uint64_t rtt_us, int buffer) {
   struct conn *conns[2];
-  struct frame f;
-  const uint8_t *p;
+  struct frame f = {0};
+  const uint8_t *p = NULL;
   trunk_conns(conns, buffer);
   raw.conn = conns[1];
   conn_rebind(raw.conn, &raw_ops, &raw);
@@ -448,8 +448,8 @@ static inline void send_bulky(struct link *k) {
 
 // A violation ends the link, and the peer is told what it was.
 static inline void assert_violation(struct link_side *l, const char *what) {
-  struct frame f;
-  const uint8_t *p;
+  struct frame f = {0};
+  const uint8_t *p = NULL;
   struct control c;
   struct err_text e;
   char why[512];

@@ -93,8 +93,8 @@ static void test_greeting_written(void **state) {
   assert_int_equal(link_greeting_write(conns[0], &m), 0);
   conn_close(conns[0], CONN_LINGER);
   NX_UNTIL(loop, raw.end);
-  struct frame f;
-  const uint8_t *p;
+  struct frame f = {0};
+  const uint8_t *p = NULL;
   struct control got;
   struct err_text e;
   assert_true(raw_next(&f, &p));

@@ -58,8 +58,8 @@ static void test_all_in_the_first_record(void **state) {
   struct stream_side *e = gateway_open();
   e->to_send = 100;
   e->end_sends = true;
-  struct frame f;
-  const uint8_t *p;
+  struct frame f = {0};
+  const uint8_t *p = NULL;
   struct frame_open open;
   nx_settle(loop);
   assert_true(raw_next(&f, &p));
@@ -183,8 +183,8 @@ static void test_reader_behind_both_fins(void **state) {
 // Each of many gets its turn, a record at a time.
 static void test_turns(void **state) {
   struct stream_side *e[3];
-  struct frame f;
-  const uint8_t *p;
+  struct frame f = {0};
+  const uint8_t *p = NULL;
   trunk_start_raw(LINK_GATEWAY, 1000, 0);
   for (int i = 0; i < 3; i++) {
     e[i] = gateway_open();
@@ -345,8 +345,8 @@ static void test_last_words_of_a_congested_link(void **state) {
   conn_resume(raw.conn);
   NX_UNTIL(loop, raw.end);
   assert_int_equal(raw.end, PERR_EOF);
-  struct frame f;
-  const uint8_t *p;
+  struct frame f = {0};
+  const uint8_t *p = NULL;
   struct control got = {.type = CONTROL_HELLO};
   struct err_text err;
   while (raw_find(FRAME_CONTROL, &f, &p)) assert_int_equal(control_decode(p, f.len, &got, &err), 0);
@@ -358,8 +358,8 @@ static void test_last_words_of_a_congested_link(void **state) {
 static void test_controls_through_congestion(void **state) {
   enum { ROUNDS = 12, EACH = 30 };
   struct control c = {.type = CONTROL_TUNNEL_OPENED, .tunnel_opened = {.port = 1}}, got;
-  struct frame f;
-  const uint8_t *p;
+  struct frame f = {0};
+  const uint8_t *p = NULL;
   struct err_text e;
   uint32_t said = 0, heard = 0;
   trunk_start_raw(LINK_GATEWAY, 1000, 4096);

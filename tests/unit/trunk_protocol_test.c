@@ -410,8 +410,8 @@ static void test_flood_of_credit(void **state) {
 // ---- pings and floods ----
 
 static void test_only_the_latest_ping_is_answered(void **state) {
-  struct frame f;
-  const uint8_t *p;
+  struct frame f = {0};
+  const uint8_t *p = NULL;
   start_agent();
   uint8_t pings[3 * 16];
   for (uint8_t i = 0; i < 3; i++) {
@@ -443,8 +443,8 @@ static void test_pong_without_a_ping(void **state) {
 }
 
 static void test_pong_of_another_ping(void **state) {
-  struct frame f;
-  const uint8_t *p;
+  struct frame f = {0};
+  const uint8_t *p = NULL;
   start_agent();
   nx_pass(loop, 15500);
   assert_true(raw_find(FRAME_PING, &f, &p));
