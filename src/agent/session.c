@@ -367,7 +367,7 @@ struct session *session_new(struct loop *l, const struct agent_config *cfg, cons
   if (!s) return NULL;
   *s = (struct session){.loop = l, .cfg = cfg, .ops = ops, .ctx = ctx};
   crypto_random(s->run, sizeof s->run);
-  budget_init(&s->budget, LINK_SESSION_BUFFER, NULL);
+  budget_init(&s->budget, BUDGET_SESSION, NULL);
   backoff_init(&s->backoff, RETRY_LOW_MS, RETRY_HIGH_MS);
   s->timer = loop_timer_new(l, on_timer, s);
   s->resolver = resolver_new(l);

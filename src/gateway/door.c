@@ -7,6 +7,7 @@
 #include "postern/core/auth.h"
 #include "postern/gateway/audit.h"
 #include "postern/gateway/gateway.h"
+#include "postern/gateway/session_trunk.h"
 #include "postern/gateway/worker.h"
 #include "postern/net/listener.h"
 #include "postern/trunk/link.h"
@@ -128,25 +129,24 @@ static enum auth_result check_credential(struct caller *c, const struct control_
 
 // ---- handing over ----
 
-static struct arrival *make_arrival(struct caller *c, const struct control_hello *h, const struct identity *who) {
-  struct arrival *a = calloc(1, sizeof *a);
+static struct trunk_arrival *make_arrival(struct caller *c, const struct control_hello *h, const struct identity *who) {
+  struct trunk_arrival *a = calloc(1, sizeof *a);
   if (!a) return NULL;
-  a->conn = c->conn;
-  a->who = *who;
-  a->peer = c->peer;
+  a->base.adopt = trunk_session_adopt;
+  a->base.conn = c->conn;
+  a->base.who = *who;
+  a->base.peer = c->peer;
   a->previous = h->previous;
-  snprintf(a->instance, sizeof a->instance, "%s", h->instance);
-  memcpy(a->run, h->run, sizeof a->run);
   return a;
 }
 
 // The registry says where to. A ban that came between the check and this is seen by the second check: a later one
 // finds the session in the registry.
-static void place(struct caller *c, struct arrival *a) {
+static void place(struct caller *c, const struct control_hello *h, struct arrival *a) {
   struct gateway *g = c->door->gateway;
   struct registry_login login = {.who = &a->who,
-                                 .instance = a->instance,
-                                 .run = a->run,
+                                 .instance = h->instance,
+                                 .run = h->run,
                                  .protocol = "trunk",
                                  .peer = c->peer,
                                  .now = clock_wall_s()};
@@ -189,8 +189,8 @@ static void on_hello(struct caller *c, const struct control_hello *h) {
     refuse_auth(c, r, who.user_name, until);
     return;
   }
-  struct arrival *a = make_arrival(c, h, &who);
-  if (a) place(c, a);
+  struct trunk_arrival *a = make_arrival(c, h, &who);
+  if (a) place(c, h, &a->base);
   else refuse(c, "unavailable", "out of memory", 0);
 }
 

@@ -36,23 +36,13 @@ static struct ports *ports_of(struct session *s) { return s->worker->gateway->po
 // ---- answers ----
 
 static void say_opened(struct session *s, const struct tunnel *t) {
-  struct control c = {.type = CONTROL_TUNNEL_OPENED, .tunnel_opened = {.tunnel = t->ask.tunnel, .port = t->port}};
-  session_send(s, &c);
-}
-
-static void say_closed(struct session *s, uint32_t number, const char *reason) {
-  struct control c = {.type = CONTROL_TUNNEL_CLOSED, .tunnel_closed = {.tunnel = number}};
-  snprintf(c.tunnel_closed.reason, sizeof c.tunnel_closed.reason, "%s", reason);
-  session_send(s, &c);
+  s->ops->tunnel_opened(s, t->ask.tunnel, t->port);
 }
 
 static void say_refused(struct session *s, const struct control_tunnel_open *o, const char *reason, const char *message) {
-  struct control c = {.type = CONTROL_TUNNEL_REFUSED, .tunnel_refused = {.tunnel = o->tunnel}};
-  snprintf(c.tunnel_refused.reason, sizeof c.tunnel_refused.reason, "%s", reason);
-  snprintf(c.tunnel_refused.message, sizeof c.tunnel_refused.message, "%s", message);
   log_event(LOG_WARN, "tunnel.refuse", message, LF_STR("user", s->entry->who.user_name), LF_STR("tunnel", o->name),
             LF_STR("reason", reason));
-  session_send(s, &c);
+  s->ops->tunnel_refused(s, o->tunnel, reason, message);
 }
 
 static void log_tunnel(struct session *s, const struct tunnel *t, const char *event, const char *msg) {
@@ -99,13 +89,13 @@ static struct tunnel *by_name(struct session *s, const char *name) {
 void tunnels_on_close(struct session *s, uint32_t number) {
   struct tunnel *t = by_number(s, number);
   if (t) tunnel_free(s, t, STREAM_NO_TUNNEL);
-  say_closed(s, number, "requested");
+  s->ops->tunnel_closed(s, number, "requested");
 }
 
 static void lose(struct session *s, struct tunnel *t, const char *reason) {
   uint32_t number = t->ask.tunnel;
   tunnel_free(s, t, STREAM_NO_TUNNEL);
-  say_closed(s, number, reason);
+  s->ops->tunnel_closed(s, number, reason);
 }
 
 void tunnels_lose_port(struct session *s, enum store_kind kind, uint16_t port) {

@@ -22,14 +22,7 @@ struct session *worker_find(struct worker *w, uint64_t session) {
 
 // ---- arrivals ----
 
-static void refuse(struct arrival *a, const char *reason) {
-  struct control c = {.type = CONTROL_END};
-  snprintf(c.end.reason, sizeof c.end.reason, "%s", reason);
-  (void)link_greeting_write(a->conn, &c);
-  conn_close(a->conn, CONN_LINGER);
-}
-
-static void on_early(void *ctx, struct conn *c) {} // the arrival is made a link before anything is read
+static void on_early(void *ctx, struct conn *c) {} // the protocol takes the conn before anything is read
 
 static const struct conn_ops arrival_conn_ops = {.on_readable = on_early};
 
@@ -39,12 +32,8 @@ static void adopt(void *arg) {
   if (conn_attach(a->conn, w->loop, &arrival_conn_ops, NULL)) {
     if (a->entry) registry_leave(w->gateway->registry, a->entry);
     conn_close(a->conn, CONN_CLOSE);
-  } else if (a->verdict == REGISTRY_RESUME) {
-    struct session *s = worker_find(w, a->session);
-    if (s) session_resume(s, a);
-    else refuse(a, "unavailable"); // it ended just now: the agent tries again and gets a new one
   } else {
-    session_new(w, a);
+    a->adopt(w, a);
   }
   free(a);
 }

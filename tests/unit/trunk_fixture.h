@@ -378,8 +378,8 @@ static inline int trunk_set_up(void **state) {
   memset(&agent, 0, sizeof agent);
   memset(&raw, 0, sizeof raw);
   trunk_settings = (struct link_settings){.heartbeat_s = 15, .dead_s = 45, .stall_s = 600};
-  budget_init(&gateway.budget, LINK_SESSION_BUFFER, NULL);
-  budget_init(&agent.budget, LINK_SESSION_BUFFER, NULL);
+  budget_init(&gateway.budget, BUDGET_SESSION, NULL);
+  budget_init(&agent.budget, BUDGET_SESSION, NULL);
   loop = loop_new("test");
   return loop ? 0 : -1;
 }

@@ -1,4 +1,5 @@
-// session: an authenticated agent on its worker: its links, its tunnels, and what ends it. The worker's thread only.
+// session: an authenticated agent on its worker: its tunnels, their visitors, and what ends it, whatever protocol the
+// agent speaks. The protocol's part lies behind session_ops: session_trunk.h, session_nsp.h. The worker's thread only.
 #ifndef POSTERN_GATEWAY_SESSION_H
 #define POSTERN_GATEWAY_SESSION_H
 
@@ -6,45 +7,52 @@
 #include "postern/gateway/worker.h"
 #include "postern/pipe/budget.h"
 #include "postern/relay/tcp.h"
-#include "postern/trunk/link.h"
+#include "postern/wire/control.h"
 
-enum {
-  SESSION_LINKS = 2,
-  SESSION_LINGER_MS = 5000, // how long a session without a link waits for its run to come back
-  SESSION_PARK_MS = 10000,  // how long ports of a session that was taken over wait to be asked for
-};
+enum { SESSION_PARK_MS = 10000 }; // how long ports of a session that was taken over wait to be asked for
 
 struct tunnel;
 struct parked;
 
+// What a protocol does for its sessions.
+struct session_ops {
+  // A stream to a tunnel for a visitor; NULL: none can be had now.
+  struct stream *(*open_stream)(void *session, uint32_t tunnel, const struct addr *visitor);
+  // Answers to the agent. None of them may close the session before it returns.
+  void (*tunnel_opened)(struct session *s, uint32_t tunnel, uint16_t port);
+  void (*tunnel_refused)(struct session *s, uint32_t tunnel, const char *reason, const char *message);
+  void (*tunnel_closed)(struct session *s, uint32_t tunnel, const char *reason);
+  // The session has closed, once: tells the agent and closes its connections, resetting their streams.
+  void (*end)(struct session *s, const char *reason, const char *message, int64_t until);
+  void (*free)(void *session); // by the reaper, after `end`
+};
+
+// Embedded first in the protocol's own struct.
 struct session {
+  const struct session_ops *ops;
   struct worker *worker;
   uint64_t id;
   UT_hash_handle hh; // in worker->sessions
   struct registry_entry *entry;
   struct budget budget;
   struct relay relay;
-  struct link *links[SESSION_LINKS]; // the newest first; NULL: none
   LIST_HEAD(, tunnel) tunnels;
   uint32_t ntunnels;
   uint64_t next_attempt; // numbers the tries to open a tunnel, for answers that come late
   LIST_HEAD(, parked) parked;
-  struct loop_timer *linger, *park;
-  char lost_reason[128]; // of the last link that went
+  struct loop_timer *park;
   uint64_t since_ms;
   bool closed;
 };
 
-// A new session for a, whose entry it owns until it leaves the registry; takes the conn. NULL: no memory, all is freed.
-struct session *session_new(struct worker *w, struct arrival *a);
-// Another link of the same run; takes the conn.
-void session_resume(struct session *s, struct arrival *a);
+// Readies a zeroed session for the arrival, whose entry it owns until it leaves the registry: enters the worker, logs,
+// and takes over from an older one. PERR_NOMEM: nothing was done.
+PERR_MUST_CHECK int session_init(struct session *s, struct worker *w, const struct arrival *a,
+                                 const struct session_ops *ops);
 // Ends it: tells the agent, closes ports and streams, leaves the registry. `reason` is a word of docs/protocol.md.
 // Idempotent; the memory goes with the reaper.
 void session_close(struct session *s, const char *reason, const char *message, int64_t until);
 void session_set_identity(struct session *s, const struct identity *who);
-// Sends on the newest link; closes it when it is hopelessly congested.
-void session_send(struct session *s, const struct control *c);
 
 // ---- tunnels.c ----
 

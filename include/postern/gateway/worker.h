@@ -5,7 +5,6 @@
 #include "postern/core/config.h"
 #include "postern/core/registry.h"
 #include "postern/net/conn.h"
-#include "postern/wire/control.h"
 
 struct gateway;
 struct session;
@@ -29,20 +28,20 @@ void worker_stop(struct worker *w);
 void worker_join(struct worker *w);
 void worker_free(struct worker *w); // NULL is fine
 
-// An authenticated agent's connection, on its way from the handshake thread. The worker owns it from worker_adopt on.
+// An authenticated agent's connection, on its way from the handshake thread. The worker owns it from worker_adopt on,
+// and frees it as one block: a protocol that has more to tell embeds it first in a struct of its own.
 struct arrival {
   struct worker *worker;
+  // On the worker, with the conn attached: takes conn and entry, not the arrival itself.
+  void (*adopt)(struct worker *w, struct arrival *a);
   struct conn *conn; // detached
   enum registry_verdict verdict; // NEW, RESUME or TAKEOVER
   struct registry_entry *entry;  // NEW, TAKEOVER
   struct identity who;
-  char instance[NAME_TEXT];
-  uint8_t run[CONTROL_RUN_LEN];
   uint64_t session; // the one to resume, or the one that is made
   uint64_t older;   // TAKEOVER
   struct addr peer, older_peer;
   bool older_linked;
-  enum control_previous previous;
 };
 
 // Any thread; takes `a`.

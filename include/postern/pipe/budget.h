@@ -11,6 +11,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+enum { BUDGET_SESSION = 32 * 1024 * 1024 }; // a session's own bound
+
 struct budget {
   _Atomic size_t used;
   _Atomic size_t bound;

@@ -14,7 +14,6 @@ struct link;
 enum link_role { LINK_GATEWAY, LINK_AGENT };
 
 enum {
-  LINK_SESSION_BUFFER = 32 * 1024 * 1024, // received and not yet taken, per session
   LINK_MAX_STREAMS = 65536,
 };
 
