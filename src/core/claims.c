@@ -193,6 +193,7 @@ int claims_take(struct claims *c, const struct claim_key *key, uint16_t port, ui
   claim->session = session;
   claim->last_used = now;
   claim->forgotten = false;
+  claim->waiting = false;
   *slot(c, key->kind, port) = claim;
   set_latest(c, claim);
   return 0;
@@ -200,6 +201,7 @@ int claims_take(struct claims *c, const struct claim_key *key, uint16_t port, ui
 
 void claims_release(struct claims *c, struct claim *claim, int64_t now) {
   claim->session = 0;
+  claim->waiting = false;
   if (claim->forgotten) {
     drop(c, claim);
     return;
@@ -226,7 +228,9 @@ struct moving {
 
 static void move_one(struct claims *c, struct claim *claim, void *ctx) {
   const struct moving *moving = ctx;
-  if (claim->session == moving->from) claim->session = moving->to;
+  if (claim->session != moving->from) return;
+  claim->session = moving->to;
+  claim->waiting = true;
 }
 
 void claims_move(struct claims *c, uint64_t from, uint64_t to) {

@@ -108,12 +108,14 @@ static int check_allowed(struct search *s, uint16_t port) {
   return 0;
 }
 
-// A tunnel's port in an older session of it is free for the newer one, never the other way round.
+// A tunnel's port in an older session of it is free for the newer one, never the other way round. A port that waits
+// since the session took over from another is free for whichever of its tunnels asks for just that one.
 static int check_free(struct search *s, uint16_t port) {
   if (s->p->reserved[port]) return refuse(s, PERR_IN_USE, "is a port of the gateway itself");
   const struct claim *c = claims_at(&s->p->claims, s->q->kind, port);
   if (c == NULL || c->session == 0) return 0;
   if (claim_key_equal(&c->key, &s->key) && c->session <= s->q->owner.session) return 0;
+  if (c->waiting && c->session == s->q->owner.session && port == s->q->want) return 0;
   return refuse(s, PERR_IN_USE, "is held by another tunnel");
 }
 

@@ -178,6 +178,23 @@ static void removed_user_leaves_no_claim(void **state) {
   assert_int_equal(ask(w, w->bob, "d", 0), LOW + 1);
 }
 
+// Another tunnel of the session that took over gets a waiting port by its number, and by nothing else.
+static void waiting_port_goes_to_who_asks_for_it(void **state) {
+  struct world *w = *state;
+  w->session = 1;
+  assert_int_equal(ask(w, w->alice, "a", LOW), LOW);
+  assert_int_equal(ask(w, w->alice, "b", LOW + 1), LOW + 1);
+  w->session = 2;
+  ports_move(w->ports, 1, 2);
+  assert_int_equal(ask(w, w->alice, "new", 0), LOW + 2);
+  w->session = 3;
+  assert_int_equal(ask(w, w->bob, "b", LOW), LOW + 3);
+  w->session = 2;
+  assert_int_equal(ask(w, w->alice, "renamed", LOW), LOW);
+  assert_int_equal(ask(w, w->alice, "c", LOW), LOW + 4); // asked for: it waits no more
+  assert_int_equal(ask(w, w->alice, "b", 0), LOW + 1);
+}
+
 // The store forgets at removal; what the dying session writes afterwards must not come back.
 static void removed_user_leaves_no_claim_on_disk(void **state) {
   struct world *w = *state;
@@ -348,6 +365,7 @@ int main(void) {
       TEST(refresh_writes_thousands),
       TEST(last_port_is_the_one_taken_last),
       TEST(churn_keeps_the_last_ports_right),
+      TEST(waiting_port_goes_to_who_asks_for_it),
       TEST(removed_user_leaves_no_claim),
       TEST(removed_user_leaves_no_claim_on_disk),
       TEST(removed_user_does_not_stop_the_others_refresh),

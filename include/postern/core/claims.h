@@ -22,6 +22,7 @@ struct claim {
   uint16_t port;
   bool latest;       // the port that its tunnel took last
   bool forgotten;    // its user was removed while it was held
+  bool waiting;      // held by a session that took it over from another, and not asked for since
   uint64_t session;  // 0: not held
   int64_t last_used; // wall seconds
   UT_hash_handle hh; // in claims.latest, while `latest`

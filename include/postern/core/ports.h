@@ -54,7 +54,8 @@ void ports_reserve(struct ports *p, uint16_t port);
 PERR_MUST_CHECK int ports_acquire(struct ports *p, const struct ports_request *q, uint16_t *got, struct err_text *e);
 // Lets go, when this session still holds it, and notes the time in the claim.
 void ports_release(struct ports *p, enum store_kind kind, uint16_t port, uint64_t session, int64_t now);
-// A takeover: every port that session `from` holds is held by `to` from now on.
+// A takeover: every port that session `from` holds is held by `to` from now on, for the tunnel that had it, or for
+// another one of `to` that asks for just this port.
 void ports_move(struct ports *p, uint64_t from, uint64_t to);
 
 typedef void (*ports_lost_fn)(void *ctx, uint64_t session, enum store_kind kind, uint16_t port);
