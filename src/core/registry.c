@@ -193,10 +193,11 @@ static enum registry_verdict enter_held(struct registry *r, struct place *p, con
     return REGISTRY_RESUME;
   }
   bool linked = atomic_load(&older->e.linked);
-  if (linked && place_busy(p, login->now)) return busy(out, p->busy_until);
+  bool fight = linked && !login->yields;
+  if (fight && place_busy(p, login->now)) return busy(out, p->busy_until);
   struct node *n = add_node(r, login, older->e.worker);
   if (n == NULL) return busy(out, login->now + NO_MEMORY_RETRY_S);
-  if (linked) note_takeover(p, login->now);
+  if (fight) note_takeover(p, login->now);
   older->current = false;
   p->current = n;
   place_found(out, n);
@@ -258,6 +259,24 @@ static void view_of(const struct registry_entry *e, struct registry_view *v) {
                               .bytes_out = atomic_load(&e->bytes_out),
                               .linked = atomic_load(&e->linked)};
   memcpy(v->instance, e->instance, sizeof v->instance);
+}
+
+bool registry_find(struct registry *r, uint32_t user, const char *instance, struct registry_view *out) {
+  pthread_mutex_lock(&r->lock);
+  const struct place *p = find_place(find_tenant(r, user), instance);
+  if (p != NULL) view_of(&p->current->e, out);
+  pthread_mutex_unlock(&r->lock);
+  return p != NULL;
+}
+
+bool registry_get(struct registry *r, uint64_t id, struct registry_view *out) {
+  struct node *n;
+  pthread_mutex_lock(&r->lock);
+  HASH_FIND(hh, r->by_id, &id, sizeof id, n);
+  bool found = n != NULL && n->current;
+  if (found) view_of(&n->e, out);
+  pthread_mutex_unlock(&r->lock);
+  return found;
 }
 
 // In the order of by_id, which is that of entering and so of the ids.

@@ -116,11 +116,18 @@ static int on_ticket_key(SSL *ssl, unsigned char name[TICKET_NAME_LEN], unsigned
   return answer;
 }
 
-// A resumption sends no certificate: one that has ended since makes it a full handshake, which judges the new one.
+// Answers 1, or 0 where it fails.
+static int on_new_ticket(SSL *ssl, void *arg) {
+  return tls_lineage_seal(ssl) ? 1 : 0;
+}
+
+// A resumption sends no certificate: one that has ended since makes it a full handshake, which judges the new one. So
+// does a ticket without a lineage, which is none of ours.
 static SSL_TICKET_RETURN on_ticket(SSL *ssl, SSL_SESSION *session, const unsigned char *name, size_t name_len,
                                    SSL_TICKET_STATUS status, void *arg) {
   if (status == SSL_TICKET_EMPTY || status == SSL_TICKET_NO_DECRYPT) return SSL_TICKET_RETURN_IGNORE_RENEW;
   if (status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW) return SSL_TICKET_RETURN_ABORT;
+  if (!tls_lineage_sealed(session)) return SSL_TICKET_RETURN_IGNORE_RENEW;
   const X509 *peer = SSL_SESSION_get0_peer(session);
   if (peer && X509_cmp_current_time(X509_get0_notAfter(peer)) < 0) return SSL_TICKET_RETURN_IGNORE_RENEW;
   return status == SSL_TICKET_SUCCESS ? SSL_TICKET_RETURN_USE : SSL_TICKET_RETURN_USE_RENEW;
@@ -132,6 +139,6 @@ int tls_tickets_use(struct tls *t) {
   bool ok = SSL_CTX_set_num_tickets(t->ctx, 1) == 1 && SSL_CTX_set_max_early_data(t->ctx, 0) == 1 &&
             SSL_CTX_set_session_id_context(t->ctx, context, sizeof context - 1) == 1 &&
             SSL_CTX_set_tlsext_ticket_key_evp_cb(t->ctx, on_ticket_key) == 1 &&
-            SSL_CTX_set_session_ticket_cb(t->ctx, NULL, on_ticket, NULL) == 1;
+            SSL_CTX_set_session_ticket_cb(t->ctx, on_new_ticket, on_ticket, NULL) == 1;
   return ok ? 0 : PERR_TLS;
 }

@@ -30,6 +30,13 @@ static enum registry_verdict enter(struct registry *r, struct login *l, const ch
   return registry_enter(r, &login, &l->place);
 }
 
+// As `enter`, by a protocol in which whoever is taken over stays away.
+static enum registry_verdict enter_yielding(struct registry *r, struct login *l, int64_t now) {
+  struct registry_login login = {
+      .who = &l->who, .instance = "default", .run = l->run, .protocol = "nsp", .now = now, .yields = true};
+  return registry_enter(r, &login, &l->place);
+}
+
 static void link_up(struct login *l) {
   atomic_store(&l->place.entry->linked, true);
 }
@@ -166,6 +173,33 @@ static void sixth_takeover_in_a_minute_is_refused_for_a_minute(void **state) {
   registry_free(r);
 }
 
+static void yielding_takeovers_are_no_fight(void **state) {
+  struct registry *r = registry_new(1);
+  struct login current = make_login(1, 100);
+  int64_t until;
+  assert_int_equal(enter_yielding(r, &current, NOW), REGISTRY_NEW);
+  link_up(&current);
+  for (uint32_t i = 0; i < 4; i++) assert_int_equal(fight(r, &current, i, NOW, &until), REGISTRY_TAKEOVER);
+  for (uint32_t i = 0; i < 20; i++) { // count nothing towards the fifth
+    struct login next = make_login(1, 10 + i);
+    assert_int_equal(enter_yielding(r, &next, NOW), REGISTRY_TAKEOVER);
+    assert_true(next.place.older_linked);
+    assert_int_equal(next.place.older, current.place.id);
+    registry_leave(r, current.place.entry);
+    current = next;
+    link_up(&current);
+  }
+  assert_int_equal(fight(r, &current, 50, NOW, &until), REGISTRY_TAKEOVER);
+  assert_int_equal(fight(r, &current, 51, NOW, &until), REGISTRY_BUSY);
+  struct login next = make_login(1, 60); // and are not refused for the others' fight
+  assert_int_equal(enter_yielding(r, &next, NOW), REGISTRY_TAKEOVER);
+  registry_leave(r, current.place.entry);
+  link_up(&next);
+  assert_int_equal(fight(r, &next, 61, NOW, &until), REGISTRY_BUSY); // which goes on
+  registry_leave(r, next.place.entry);
+  registry_free(r);
+}
+
 static void slow_takeovers_are_no_fight(void **state) {
   struct registry *r = registry_new(1);
   struct login current = make_login(1, 200);
@@ -207,6 +241,39 @@ static void clock_set_back_refuses_nobody_for_long(void **state) {
   }
   assert_int_equal(fight(r, &current, 20, NOW - 86400 * 14, &until), REGISTRY_TAKEOVER);
   registry_leave(r, current.place.entry);
+  registry_free(r);
+}
+
+static void find_and_get_know_the_current_one_alone(void **state) {
+  struct registry *r = registry_new(2);
+  struct registry_view v = {.id = 0};
+  struct login older = make_login(1, 1), other = make_login(2, 2), newer = make_login(1, 3);
+  assert_false(registry_find(r, 1, "one", &v));
+  assert_int_equal(enter(r, &older, "one", NOW), REGISTRY_NEW);
+  assert_int_equal(enter(r, &other, "two", NOW), REGISTRY_NEW);
+  link_up(&older);
+  assert_false(registry_find(r, 1, "two", &v));
+  assert_false(registry_find(r, 3, "one", &v));
+  assert_true(registry_find(r, 1, "one", &v));
+  assert_int_equal(v.id, older.place.id);
+  assert_int_equal(v.worker, older.place.worker);
+  assert_int_equal(v.who.user, 1);
+  assert_string_equal(v.instance, "one");
+  assert_int_equal(addr_port(&v.peer), 2);
+  assert_true(v.linked);
+  assert_true(registry_get(r, other.place.id, &v));
+  assert_int_equal(v.who.user, 2);
+  assert_false(registry_get(r, 99, &v));
+  assert_int_equal(enter(r, &newer, "one", NOW), REGISTRY_TAKEOVER);
+  assert_true(registry_find(r, 1, "one", &v));
+  assert_int_equal(v.id, newer.place.id);
+  assert_true(registry_get(r, newer.place.id, &v));
+  assert_false(registry_get(r, older.place.id, &v)); // still closing
+  registry_leave(r, newer.place.entry);
+  assert_false(registry_find(r, 1, "one", &v));
+  assert_false(registry_get(r, newer.place.id, &v));
+  registry_leave(r, older.place.entry);
+  registry_leave(r, other.place.entry);
   registry_free(r);
 }
 
@@ -353,9 +420,11 @@ int main(void) {
       cmocka_unit_test(instances_and_users_are_apart),
       cmocka_unit_test(limit_counts_distinct_instances),
       cmocka_unit_test(sixth_takeover_in_a_minute_is_refused_for_a_minute),
+      cmocka_unit_test(yielding_takeovers_are_no_fight),
       cmocka_unit_test(slow_takeovers_are_no_fight),
       cmocka_unit_test(session_without_a_link_is_no_fight),
       cmocka_unit_test(clock_set_back_refuses_nobody_for_long),
+      cmocka_unit_test(find_and_get_know_the_current_one_alone),
       cmocka_unit_test(each_shows_copies_in_order_of_ids),
       cmocka_unit_test(rank_counts_the_instances_by_age),
       cmocka_unit_test(thousand_takeovers_leave_the_right_one),

@@ -40,7 +40,8 @@ struct registry_view {
   uint32_t tunnels, visitors;
   uint64_t bytes_in, bytes_out;
   bool linked;
-  // The how-manieth instance of its user this is, by age; 0: a newer run has its place, and it is closing.
+  // The how-manieth instance of its user this is, by age; 0: a newer run has its place, and it is closing, or nobody
+  // counted (registry_find, registry_get).
   uint32_t rank;
 };
 
@@ -54,6 +55,9 @@ struct registry_login {
   const char *protocol;
   struct addr peer;
   int64_t now; // wall seconds
+  // Who is taken over by this login is told not to come back, so there is no fight: a takeover by it neither counts
+  // towards the five in a minute nor is refused for them.
+  bool yields;
 };
 
 enum registry_verdict {
@@ -85,6 +89,10 @@ void registry_set_peer(struct registry *r, struct registry_entry *e, const struc
 void registry_set_who(struct registry *r, struct registry_entry *e, const struct identity *who);
 // Whether the session is still the one of its user and instance (no newer run took over).
 bool registry_is_current(struct registry *r, const struct registry_entry *e);
+
+// Copies, with rank 0. Both find current sessions alone: one whose place was taken over is gone for them.
+bool registry_find(struct registry *r, uint32_t user, const char *instance, struct registry_view *out);
+bool registry_get(struct registry *r, uint64_t id, struct registry_view *out);
 
 typedef void (*registry_fn)(void *ctx, const struct registry_view *v);
 // Calls fn for a copy of each session, by id, after the lock is released. user 0: every user's.

@@ -46,6 +46,15 @@ void tls_unref(struct tls *t); // NULL is fine
 
 // The common name of the peer's verified certificate, "" where it sent none; *not_after is its end (wall seconds).
 void tls_peer_name(struct ssl_st *ssl, char *out, size_t cap, int64_t *not_after);
+
+enum { TLS_LINEAGE_LEN = 16 };
+
+// The lineage of a server's connection, for after the handshake: random bytes drawn at the full handshake that it comes
+// from, and carried over by its tickets through every resumption. Who has it has the secrets of that first connection,
+// so what was proven over one connection holds for all of its lineage. The peer cannot read or choose it. PERR_NOMEM:
+// it cannot be kept.
+PERR_MUST_CHECK int tls_lineage(struct ssl_st *ssl, uint8_t out[TLS_LINEAGE_LEN]);
+
 // SHA-256 of the public keys of a server context's chain, leaf first: what agents may have pinned.
 unsigned tls_server_pins(const struct tls *t, uint8_t pins[TLS_MAX_PINS][SHA256_LEN]);
 

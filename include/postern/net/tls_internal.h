@@ -55,6 +55,10 @@ PERR_MUST_CHECK int tls_encode_alpn(const char *const *names, uint8_t **out, uns
 void tls_set_text(SSL *ssl, const char *text);
 // SHA-256 of the certificate's public key (SubjectPublicKeyInfo). False for want of memory.
 bool tls_pin_of(const X509 *x, uint8_t pin[SHA256_LEN]);
+// Puts the connection's lineage into the session that a ticket is about to be made of. False for want of memory.
+bool tls_lineage_seal(SSL *ssl);
+// The lineage in the session of a ticket that was opened, or NULL.
+const uint8_t *tls_lineage_sealed(SSL_SESSION *session);
 int64_t tls_wall_time(const ASN1_TIME *t); // seconds since 1970; 0 where it cannot be read
 // What OpenSSL's error queue says first, and empties it.
 const char *tls_library_error(void);
