@@ -1,5 +1,6 @@
-// auth: from a token to an identity, and whether an identity that was let in may stay. Called by the handshake thread
-// at each login and by whoever applies an outside change to live sessions. Owns nothing; one read transaction a call.
+// auth: from a token or a name to an identity, and whether an identity that was let in may stay. Called by the
+// handshake thread at each login and by whoever applies an outside change to live sessions. Owns nothing; one read
+// transaction a call.
 #include "postern/core/auth.h"
 #include "postern/base/log.h"
 #include "postern/core/token.h"
@@ -62,6 +63,17 @@ static enum auth_result read_limits(struct store_txn *t, uint32_t user, struct l
   return AUTH_OK;
 }
 
+// What is asked of every user, however it is known; only then `out` gets its id.
+static enum auth_result admit(struct store_txn *t, const struct store_user *user, int64_t now, struct identity *out,
+                              int64_t *until) {
+  enum auth_result r = not_banned(t, user->id, now, until);
+  if (r == AUTH_OK) r = read_limits(t, user->id, &out->limits);
+  if (r != AUTH_OK) return r;
+  out->user = user->id;
+  out->anonymous = user->anonymous;
+  return AUTH_OK;
+}
+
 // The certificate stands before the ban: who cannot show it learns nothing about the user.
 static enum auth_result identify(struct store_txn *t, const struct store_token *k, const char *client_name, int64_t now,
                                  struct identity *out, int64_t *until) {
@@ -73,10 +85,8 @@ static enum auth_result identify(struct store_txn *t, const struct store_token *
   if (r != AUTH_OK) return r;
   if (k->enrol && k->last_used == 0 && now - k->created >= ENROL_S) return AUTH_EXPIRED;
   if (client_name != NULL && strcmp(client_name, user.name) != 0) return AUTH_CERTIFICATE;
-  r = not_banned(t, user.id, now, until);
-  if (r == AUTH_OK) r = read_limits(t, user.id, &out->limits);
+  r = admit(t, &user, now, out, until);
   if (r != AUTH_OK) return r;
-  out->user = user.id;
   memcpy(out->token_id, k->id, sizeof out->token_id);
   out->expires = k->expires;
   return AUTH_OK;
@@ -115,17 +125,43 @@ enum auth_result auth_token(struct store *s, const char *token, const char *clie
   return finish(t, r);
 }
 
+static enum auth_result identify_user(struct store_txn *t, const char *name, int64_t now, struct identity *out,
+                                      int64_t *until) {
+  struct store_user user;
+  int rc = store_user_find(t, name, &user);
+  if (rc < 0) return missing(rc);
+  memcpy(out->user_name, user.name, sizeof out->user_name);
+  return admit(t, &user, now, out, until);
+}
+
+enum auth_result auth_user(struct store *s, const char *name, int64_t now, struct identity *out, int64_t *until) {
+  memset(out, 0, sizeof *out);
+  *until = 0;
+  struct store_txn *t = begin(s);
+  if (t == NULL) return AUTH_STORE;
+  return finish(t, identify_user(t, name, now, out, until));
+}
+
+// The token of the session, where it has one.
+static enum auth_result recheck_token(struct store_txn *t, const char *token_id, int64_t now, int64_t *expires) {
+  *expires = 0;
+  if (token_id[0] == '\0') return AUTH_OK;
+  struct store_token k;
+  int rc = store_token_get(t, token_id, &k);
+  if (rc < 0) return missing(rc);
+  *expires = k.expires;
+  return token_alive(&k, now);
+}
+
 static enum auth_result recheck(struct store_txn *t, struct identity *id, int64_t now, int64_t *until) {
   struct store_user user;
   int rc = store_user_get(t, id->user, &user);
   if (rc < 0) return missing(rc);
-  struct store_token k;
-  rc = store_token_get(t, id->token_id, &k);
-  if (rc < 0) return missing(rc);
-  enum auth_result r = token_alive(&k, now);
+  int64_t expires;
+  enum auth_result r = recheck_token(t, id->token_id, now, &expires);
   if (r == AUTH_OK) r = not_banned(t, id->user, now, until);
   if (r != AUTH_OK) return r;
-  id->expires = k.expires;
+  id->expires = expires;
   r = auth_lapsed(id, now);
   return r == AUTH_OK ? read_limits(t, id->user, &id->limits) : r;
 }

@@ -1,4 +1,5 @@
-// token: makes and reads the text of a token. Called by posternctl (new tokens) and by auth. Owns nothing, any thread.
+// token: makes and reads the text of a token. Called by whoever gives out tokens (posternctl, login) and by auth. Owns
+// nothing, any thread.
 #include "postern/core/token.h"
 #include <string.h>
 
@@ -32,4 +33,14 @@ int token_parse(const char *text, char id[STORE_TOKEN_ID_TEXT], uint8_t hash[SHA
   id[ID_LEN] = '\0';
   crypto_sha256(text, TOKEN_LEN, hash);
   return 0;
+}
+
+int token_add(struct store_txn *t, struct store_token *k, char text[TOKEN_TEXT]) {
+  struct store_token other;
+  int rc;
+  do {
+    token_generate(text, k->id, k->hash);
+    rc = store_token_get(t, k->id, &other);
+  } while (rc == 0);
+  return rc == PERR_NOTFOUND ? store_token_add(t, k) : rc;
 }

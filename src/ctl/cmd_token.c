@@ -40,15 +40,6 @@ static int format_enrolment(const struct ctl *c, const char *server, char *out, 
   return 0;
 }
 
-static int store_new(struct store_txn *t, struct store_token *k, char text[TOKEN_TEXT]) {
-  int rc;
-  do {
-    token_generate(text, k->id, k->hash);
-    rc = store_token_add(t, k);
-  } while (rc == PERR_EXISTS);
-  return rc;
-}
-
 int cmd_token_create(struct ctl *c, const struct args *a, json_t **data, struct err_text *e) {
   struct store_txn *t;
   struct store_user u;
@@ -61,7 +52,7 @@ int cmd_token_create(struct ctl *c, const struct args *a, json_t **data, struct 
   rc = ctl_user(t, a->words[0], &u, e);
   if (rc == 0) {
     k.user = u.id;
-    rc = store_new(t, &k, text);
+    rc = token_add(t, &k, text);
   }
   if (rc == 0) rc = ctl_audit(c, t, "token.create", u.name, "%s%s%s", k.id, k.label[0] ? ": " : "", k.label);
   rc = ctl_end(t, rc, e);

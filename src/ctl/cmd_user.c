@@ -22,6 +22,8 @@ static int end_with_user(struct store_txn *t, int rc, const struct store_user *u
 int cmd_user_add(struct ctl *c, const struct args *a, json_t **data, struct err_text *e) {
   const char *name = a->words[0];
   if (!name_valid(name)) return err_set(e, PERR_INVALID, "'%s' is no user name: names are " NAME_RULE, name);
+  if (store_name_reserved(name))
+    return err_set(e, PERR_INVALID, "'%s': names like this are those of anonymous users", name);
   struct store_txn *t;
   struct store_user u;
   int rc = ctl_write_new(c, &t, e);
@@ -127,6 +129,8 @@ void cmd_user_print(const json_t *data) {
       {"id", "id"},
       {"name", "name"},
       {"created", "created"},
+      {"anonymous", "anonymous"},
+      {"password", "password"},
       {"banned", "banned"},
       {"ban since", "ban.since"},
       {"ban until", "ban.until"},

@@ -2,6 +2,7 @@
 #include "postern/ctl/command.h"
 #include "postern/ctl/cmd_bind.h"
 #include "postern/ctl/cmd_gateway.h"
+#include "postern/ctl/cmd_passwd.h"
 #include "postern/ctl/cmd_store.h"
 #include "postern/ctl/cmd_token.h"
 #include "postern/ctl/cmd_user.h"
@@ -42,6 +43,8 @@ static const struct command commands[] = {
      "user show alice", 1, 1, cmd_user_show, cmd_user_print, no_options},
     {"user remove", "NAME", "ends its sessions, tokens and bindings",
      "user remove alice", 1, 1, cmd_user_remove, cmd_user_print_removed, no_options},
+    {"user passwd", "NAME", "for the web login; read from stdin",
+     "user passwd alice", 1, 1, cmd_passwd, cmd_passwd_print, no_options},
     {"user ban", "NAME", "shut out, now; replaces an older ban",
      "user ban alice --for 2h --reason abuse", 1, 1, cmd_user_ban, cmd_user_print_ban, ban_options},
     {"user unban", "NAME", "let in again",

@@ -39,12 +39,17 @@ static bool append_bound(void *ctx, const struct store_resource *r, uint32_t use
   return json_array_append_new(ctx, output_string(store_resource_format(r, text))) == 0;
 }
 
+static bool has_password(struct store_txn *t, uint32_t user) {
+  struct store_password p;
+  return store_password_get(t, user, &p) == 0; // a failure sticks to the transaction
+}
+
 json_t *view_user(struct store_txn *t, const struct store_user *u) {
   json_t *ban = view_ban(t, u->id), *bound = json_array();
   store_bound_each(t, u->id, append_bound, bound); // a failure sticks to the transaction
-  return json_pack("{s:I, s:s, s:b, s:o, s:o, s:o, s:o}", "id", (json_int_t)u->id, "name", u->name, "banned",
+  return json_pack("{s:I, s:s, s:b, s:o, s:o, s:o, s:o, s:b, s:b}", "id", (json_int_t)u->id, "name", u->name, "banned",
                    !json_is_null(ban), "created", view_time(u->created), "bound", bound, "ban", ban, "limits",
-                   view_limits(t, u->id));
+                   view_limits(t, u->id), "password", has_password(t, u->id), "anonymous", u->anonymous);
 }
 
 struct listing {

@@ -31,11 +31,11 @@ static int claim_parse(struct store_txn *t, const struct store_key *key, const M
   return rc || !rd_done(&r) ? store_fail(t, PERR_CORRUPT, "store: a record (claim) does not parse") : 0;
 }
 
-// A user may have been removed since its tunnel opened; the ids above the users' belong to no record.
+// A user may have been removed since its tunnel opened.
 int store_claim_put(struct store_txn *t, const struct store_claim *c) {
   struct store_key key = {.len = 0};
   if (store_resource_key(&c->what, &key)) return store_fail(t, PERR_INVALID, "not a port or a host to claim");
-  int rc = c->user > STORE_USER_ID_MAX ? 0 : store_user_check(t, c->user);
+  int rc = store_user_check(t, c->user);
   if (rc) return rc;
   uint8_t packed[CLAIM_MAX];
   struct wr w = wr_init(packed, sizeof packed);

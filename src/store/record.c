@@ -41,6 +41,14 @@ bool store_row_bool(struct store_row *r, const char *key) {
   return json_is_true(v);
 }
 
+int64_t store_row_int_if(struct store_row *r, const char *key) {
+  return json_object_get(r->o, key) ? store_row_int(r, key) : 0;
+}
+
+bool store_row_bool_if(struct store_row *r, const char *key) {
+  return json_object_get(r->o, key) ? store_row_bool(r, key) : false;
+}
+
 void store_row_text(struct store_row *r, const char *key, char *out, size_t cap) {
   const json_t *v = json_object_get(r->o, key);
   size_t len = json_string_length(v);
@@ -54,7 +62,8 @@ void store_row_text(struct store_row *r, const char *key, char *out, size_t cap)
 
 int store_row_close(struct store_row *r, struct store_txn *t, enum store_db db) {
   static const char *const names[DB_COUNT] = {
-      [DB_USERS] = "user", [DB_TOKENS] = "token", [DB_BANS] = "ban", [DB_LIMITS] = "limits", [DB_AUDIT] = "audit",
+      [DB_USERS] = "user",    [DB_TOKENS] = "token", [DB_BANS] = "ban",
+      [DB_LIMITS] = "limits", [DB_AUDIT] = "audit",  [DB_PASSWORDS] = "password",
   };
   json_decref(r->o);
   r->o = NULL;

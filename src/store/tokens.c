@@ -19,11 +19,11 @@ static int token_put(struct store_txn *t, const struct store_token *k) {
   hex_encode(k->hash, SHA256_LEN, hash);
   struct store_key key = store_key_text(k->id);
   return store_json_put(t, DB_TOKENS, &key,
-                        json_pack("{s:I, s:s, s:o, s:I, s:I, s:I, s:I, s:o, s:b}", "user", (json_int_t)k->user, "hash",
-                                  hash, "label", store_json_text(k->label), "created", (json_int_t)k->created,
+                        json_pack("{s:I, s:s, s:o, s:I, s:I, s:I, s:I, s:o, s:b, s:I}", "user", (json_int_t)k->user,
+                                  "hash", hash, "label", store_json_text(k->label), "created", (json_int_t)k->created,
                                   "expires", (json_int_t)k->expires, "last_used", (json_int_t)k->last_used, "revoked",
                                   (json_int_t)k->revoked, "last_peer", store_json_text(k->last_peer), "enrol",
-                                  (int)k->enrol));
+                                  (int)k->enrol, "seq", (json_int_t)k->seq));
 }
 
 static int token_parse(struct store_txn *t, const char *id, const MDB_val *v, struct store_token *out) {
@@ -41,6 +41,7 @@ static int token_parse(struct store_txn *t, const char *id, const MDB_val *v, st
   out->revoked = store_row_int(&r, "revoked");
   store_row_text(&r, "last_peer", out->last_peer, sizeof out->last_peer);
   out->enrol = store_row_bool(&r, "enrol");
+  out->seq = (uint64_t)store_row_int_if(&r, "seq");
   return store_row_close(&r, t, DB_TOKENS);
 }
 
@@ -53,7 +54,9 @@ int store_token_add(struct store_txn *t, const struct store_token *k) {
   rc = store_db_get(t, DB_TOKENS, &key, &v);
   if (rc == 0) return store_fail(t, PERR_EXISTS, "there is a token %s already", k->id);
   if (rc != PERR_NOTFOUND) return rc;
-  token_put(t, k);
+  struct store_token numbered = *k;
+  numbered.seq = store_change_last(t) + 1; // that of the change below
+  token_put(t, &numbered);
   store_db_put(t, DB_USER_TOKENS, &index, "", 0);
   return store_change_note(t, STORE_CHANGED_TOKEN, k->user);
 }
@@ -73,6 +76,16 @@ int store_token_revoke(struct store_txn *t, const char *id, int64_t now) {
   if (rc || k.revoked) return rc;
   k.revoked = now;
   token_put(t, &k);
+  return store_change_note(t, STORE_CHANGED_TOKEN, k.user);
+}
+
+int store_token_remove(struct store_txn *t, const char *id) {
+  struct store_token k;
+  int rc = store_token_get(t, id, &k);
+  if (rc) return rc;
+  struct store_key key = store_key_text(id), index = index_key(k.user, id);
+  store_db_del(t, DB_TOKENS, &key);
+  store_db_del(t, DB_USER_TOKENS, &index);
   return store_change_note(t, STORE_CHANGED_TOKEN, k.user);
 }
 

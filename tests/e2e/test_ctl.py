@@ -20,7 +20,7 @@ import pytest
 from harness import echo_all, tcp, wait_all_closed, wait_until
 
 TOKEN = re.compile(r"pst_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
-USER_KEYS = {"id", "name", "banned", "created", "bound", "ban", "limits"}
+USER_KEYS = {"id", "name", "banned", "created", "bound", "ban", "limits", "password", "anonymous"}
 TOKEN_KEYS = {"id", "label", "created", "expires", "last_used", "last_peer", "revoked", "enrol"}
 SESSION_KEYS = {"id", "user", "instance", "protocol", "peer", "since", "tunnels", "visitors", "bytes_in", "bytes_out"}
 DEFAULT_LIMITS = {"tunnels": 64, "connections": 4096, "instances": 16, "ports": [], "hosts": []}
@@ -103,7 +103,8 @@ def test_user_shapes(alice):
     shown = alice.json("user", "show", "alice")
     assert set(shown) == USER_KEYS
     assert shown | {"created": None} == {"id": 1, "name": "alice", "banned": False, "created": None, "bound": [],
-                                         "ban": None, "limits": DEFAULT_LIMITS}
+                                         "ban": None, "limits": DEFAULT_LIMITS, "password": False,
+                                         "anonymous": False}
     assert abs(seconds_from_now(shown["created"])) < 60
     assert alice.json("user", "list") == [shown]
     table = alice.run("user", "list").stdout.splitlines()
@@ -119,7 +120,8 @@ def test_user_list_of_nobody(alice):
 
 @pytest.mark.parametrize("command", [["user", "show", "bob"], ["user", "remove", "bob"], ["user", "ban", "bob"],
                                      ["user", "unban", "bob"], ["user", "bind", "bob", "tcp/1"],
-                                     ["user", "unbind", "bob", "tcp/1"], ["user", "limit", "bob"],
+                                     ["user", "unbind", "bob", "tcp/1"], ["user", "passwd", "bob"],
+                                     ["user", "limit", "bob"],
                                      ["user", "limit", "bob", "--tunnels", "1"], ["token", "create", "bob"],
                                      ["token", "list", "bob"]])
 def test_unknown_user(alice, command):
@@ -447,7 +449,7 @@ def test_one_name_is_added_once(ctl):
 
 @pytest.mark.parametrize("arguments,says", [
     ([], "command"), (["user"], "'user'"), (["users"], "'users'"), (["user", "rename", "a"], "'user rename'"),
-    (["user", "passwd", "alice"], "'user passwd'"), (["user", "config", "alice", "f"], "'user config'"),
+    (["user", "config", "alice", "f"], "'user config'"),
     (["drain"], "'drain'"), (["user", "limit", "alice", "--rate", "1"], "--rate"),
     (["user", "limit", "alice", "--quota", "1"], "--quota"), (["user", "add"], "NAME"),
     (["user", "add", "a", "b"], "'b'"),
@@ -467,12 +469,13 @@ def test_help_fits_a_screen(build):
     done = build.run("posternctl", "--help")
     lines = done.stdout.splitlines()
     assert len(lines) <= 40 and all(len(line) <= 80 for line in lines) and "example:" in done.stdout
-    for command in ("user add", "user limit", "token create", "session kick", "status", "audit", "reload", "backup"):
+    for command in ("user add", "user passwd", "user limit", "token create", "session kick", "status", "audit",
+                    "reload", "backup"):
         assert command in done.stdout
         one = build.run("posternctl", *command.split(), "--help").stdout
         assert f"{command}" in one and "example:" in one and len(one.splitlines()) <= 24
     assert "--reason TEXT" in build.run("posternctl", "user", "ban", "--help").stdout
-    for later in ("passwd", "drain", "--rate", "--quota", "user config"):
+    for later in ("drain", "--rate", "--quota", "user config"):
         assert later not in done.stdout
 
 

@@ -209,6 +209,85 @@ static void recheck_does_not_ask_for_the_enrolment_again(void **state) {
   assert_int_equal(auth_recheck(w->db.store, &who, NOW + DAY, &until), AUTH_OK);
 }
 
+static enum auth_result ask_name(struct world *w, const char *name, int64_t now, struct identity *who, int64_t *until) {
+  memset(who, 0xff, sizeof *who);
+  *until = 77;
+  return auth_user(w->db.store, name, now, who, until);
+}
+
+static void a_name_alone_gives_the_identity(void **state) {
+  struct world *w = *state;
+  struct identity who;
+  int64_t until;
+  struct store_limits own = {.tunnels = 7, .connections = -1, .instances = -1};
+  struct store_txn *t = core_store_begin(&w->db);
+  must(store_limits_put(t, w->alice, &own));
+  core_store_commit(t);
+  assert_int_equal(ask_name(w, "alice", NOW, &who, &until), AUTH_OK);
+  assert_int_equal(who.user, w->alice);
+  assert_string_equal(who.user_name, "alice");
+  assert_string_equal(who.token_id, "");
+  assert_int_equal(who.expires, 0);
+  assert_int_equal(who.certificate_ends, 0);
+  assert_int_equal(who.limits.tunnels, 7);
+  assert_false(who.anonymous);
+  assert_int_equal(until, 0);
+}
+
+static void a_name_that_nobody_has_or_a_banned_user_is_refused(void **state) {
+  struct world *w = *state;
+  struct identity who;
+  int64_t until;
+  const char *const nobody[] = {"carol", "", "Alice", "no name", "anonymous-60001"};
+  for (size_t i = 0; i < sizeof nobody / sizeof nobody[0]; i++) {
+    assert_int_equal(ask_name(w, nobody[i], NOW, &who, &until), AUTH_UNKNOWN_TOKEN);
+    assert_int_equal(who.user, 0);
+  }
+  ban(w, NOW + 100);
+  assert_int_equal(ask_name(w, "alice", NOW, &who, &until), AUTH_BANNED);
+  assert_int_equal(until, NOW + 100);
+  assert_string_equal(who.user_name, "alice");
+  assert_int_equal(who.user, 0);
+  assert_int_equal(ask_name(w, "alice", NOW + 100, &who, &until), AUTH_OK);
+  core_store_remove_user(&w->db, w->alice);
+  assert_int_equal(ask_name(w, "alice", NOW + 100, &who, &until), AUTH_UNKNOWN_TOKEN);
+}
+
+static void an_anonymous_user_is_marked(void **state) {
+  struct world *w = *state;
+  struct identity who;
+  int64_t until;
+  struct store_user u;
+  struct store_txn *t = core_store_begin(&w->db);
+  must(store_anonymous_add(t, NOW, &u));
+  core_store_commit(t);
+  assert_int_equal(ask_name(w, u.name, NOW, &who, &until), AUTH_OK);
+  assert_true(who.anonymous);
+  w->alice = u.id; // whom the next token is for
+  add_token(w, false, 0, w->token);
+  assert_int_equal(auth_token(w->db.store, w->token, NULL, NOW, &who, &until), AUTH_OK);
+  assert_true(who.anonymous);
+}
+
+static void recheck_without_a_token(void **state) {
+  struct world *w = *state;
+  struct identity who;
+  int64_t until;
+  assert_int_equal(ask_name(w, "alice", NOW, &who, &until), AUTH_OK);
+  struct store_txn *t = core_store_begin(&w->db);
+  must(store_token_revoke(t, w->record.id, NOW)); // alice's, but not this session's
+  core_store_commit(t);
+  assert_int_equal(auth_recheck(w->db.store, &who, NOW + 1000 * DAY, &until), AUTH_OK);
+  assert_int_equal(who.expires, 0);
+  who.certificate_ends = NOW + 5;
+  assert_int_equal(auth_recheck(w->db.store, &who, NOW + 6, &until), AUTH_CERTIFICATE);
+  ban(w, NOW + 3);
+  assert_int_equal(auth_recheck(w->db.store, &who, NOW + 2, &until), AUTH_BANNED);
+  assert_int_equal(until, NOW + 3);
+  core_store_remove_user(&w->db, w->alice);
+  assert_int_equal(auth_recheck(w->db.store, &who, NOW, &until), AUTH_UNKNOWN_TOKEN);
+}
+
 static void every_reason_has_its_name(void **state) {
   assert_string_equal(auth_reason(AUTH_UNKNOWN_TOKEN), "unknown_token");
   assert_string_equal(auth_reason(AUTH_REVOKED), "revoked");
@@ -238,6 +317,10 @@ int main(void) {
       TEST(recheck_refreshes_the_limits),
       TEST(recheck_finds_what_ended),
       TEST(recheck_does_not_ask_for_the_enrolment_again),
+      TEST(a_name_alone_gives_the_identity),
+      TEST(a_name_that_nobody_has_or_a_banned_user_is_refused),
+      TEST(an_anonymous_user_is_marked),
+      TEST(recheck_without_a_token),
       cmocka_unit_test(every_reason_has_its_name),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

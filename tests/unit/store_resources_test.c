@@ -167,7 +167,11 @@ static void claim_needs_a_user_that_is_there(void **state) {
   struct store_txn *t = begin(*state, STORE_WRITE);
   struct store_claim c = {.what = resource("host/a.example"), .user = 5}, got = {.user = 0};
   assert_int_equal(store_claim_put(t, &c), PERR_NOTFOUND);
-  c.user = STORE_USER_ID_MAX + 1; // anonymous
+  c.user = STORE_USER_ID_MAX + 1; // anonymous, and its id may be another's later
+  assert_int_equal(store_claim_put(t, &c), PERR_NOTFOUND);
+  struct store_user u;
+  assert_int_equal(store_anonymous_add(t, 1, &u), 0);
+  assert_int_equal(u.id, c.user);
   assert_int_equal(store_claim_put(t, &c), 0);
   assert_int_equal(store_claim_each(t, keep_claim, &got), 0);
   assert_string_equal(got.what.host, "a.example");

@@ -109,9 +109,60 @@ static void newer_schema_is_refused(void **state) {
   struct fixture *f = *state;
   struct store_key newer = store_key_u64(STORE_SCHEMA + 1);
   set_schema(f, newer.b, newer.len);
-  refuse(f->path, 0, PERR_VERSION, "newer version (schema 2");
-  refuse(f->path, STORE_CREATE, PERR_VERSION, "newer version (schema 2");
-  refuse(f->path, STORE_READ_ONLY, PERR_VERSION, "newer version (schema 2");
+  refuse(f->path, 0, PERR_VERSION, "newer version (schema 3");
+  refuse(f->path, STORE_CREATE, PERR_VERSION, "newer version (schema 3");
+  refuse(f->path, STORE_READ_ONLY, PERR_VERSION, "newer version (schema 3");
+}
+
+// Records and databases as version 1 had them.
+static void make_version_1(struct fixture *f) {
+  static const char user[] = "{\"name\":\"alice\",\"created\":7}";
+  static const char token[] =
+      "{\"user\":1,\"hash\":\"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\","
+      "\"label\":\"old\",\"created\":7,\"expires\":0,\"last_used\":8,\"revoked\":0,"
+      "\"last_peer\":\"192.0.2.1:5\",\"enrol\":false}";
+  open_store(f);
+  struct store_txn *t = begin(f, STORE_WRITE);
+  struct store_key one = store_key_u32(1), id = store_key_text("0123456789ab"), index = one;
+  struct store_key schema = store_key_text(STORE_META_SCHEMA), version = store_key_u64(1);
+  struct store_key next = store_key_text(STORE_META_NEXT_ANONYMOUS);
+  add_user(t, "alice");
+  store_key_append(&index, id.b, id.len);
+  store_db_put(t, DB_USERS, &one, user, strlen(user));
+  store_db_put(t, DB_TOKENS, &id, token, strlen(token));
+  store_db_put(t, DB_USER_TOKENS, &index, "", 0);
+  store_db_put(t, DB_META, &schema, version.b, version.len);
+  store_db_del(t, DB_META, &next);
+  assert_int_equal(mdb_drop(t->txn, f->s->db[DB_PASSWORDS], 1), 0);
+  assert_int_equal(mdb_drop(t->txn, f->s->db[DB_ANONYMOUS], 1), 0);
+  commit(t);
+  close_store(f);
+}
+
+static void version_1_is_brought_up_to_date(void **state) {
+  struct fixture *f = *state;
+  struct err_text e = {""};
+  struct store_user u;
+  struct store_token k;
+  struct store_password p = {.n = 1, .r = 1, .p = 1};
+  make_version_1(f);
+  refuse(f->path, STORE_READ_ONLY, PERR_VERSION, "older version (schema 1)");
+  if (store_open(&f->s, f->path, 0, &e)) fail_msg("%s", e.s);
+  struct store_txn *t = begin(f, STORE_WRITE);
+  assert_int_equal(store_user_find(t, "alice", &u), 0);
+  assert_int_equal(u.created, 7);
+  assert_false(u.anonymous);
+  assert_int_equal(store_token_get(t, "0123456789ab", &k), 0);
+  assert_int_equal(k.hash[31], 0x1f);
+  assert_int_equal(k.seq, 0);
+  assert_int_equal(store_password_get(t, 1, &p), PERR_NOTFOUND);
+  assert_int_equal(store_password_set(t, 1, &p), 0);
+  assert_int_equal(store_anonymous_add(t, 9, &u), 0);
+  assert_int_equal(u.id, STORE_USER_ID_MAX + 1);
+  assert_int_equal(add_user(t, "bob"), 2);
+  commit(t);
+  close_store(f);
+  if (store_open(&f->s, f->path, STORE_READ_ONLY, &e)) fail_msg("%s", e.s);
 }
 
 static void broken_schema_is_corrupt(void **state) {
@@ -375,6 +426,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(unfinished_creation_is_finished, setup_folder, teardown),
       cmocka_unit_test_setup_teardown(foreign_database_is_left_alone, setup_folder, teardown),
       cmocka_unit_test_setup_teardown(newer_schema_is_refused, setup_folder, teardown),
+      cmocka_unit_test_setup_teardown(version_1_is_brought_up_to_date, setup_folder, teardown),
       cmocka_unit_test_setup_teardown(broken_schema_is_corrupt, setup_folder, teardown),
       cmocka_unit_test_setup_teardown(reopened_keeps_everything, setup_folder, teardown),
       cmocka_unit_test_setup_teardown(read_only_store_reads, setup_folder, teardown),

@@ -47,6 +47,10 @@ static void user_add_refuses(void **state) {
   failed_add_sticks(*state, "alice", PERR_EXISTS, "alice");
   failed_add_sticks(*state, "Not a name", PERR_INVALID, "Not a name");
   failed_add_sticks(*state, "", PERR_INVALID, "name");
+  failed_add_sticks(*state, "anonymous-1", PERR_INVALID, "anonymous-");
+  t = begin(*state, STORE_WRITE);
+  add_user(t, "anonymous");
+  commit(t);
 }
 
 static void ids_end_at_the_last(void **state) {
@@ -95,9 +99,11 @@ static void give_everything(struct store_txn *t, uint32_t user, const char *toke
   struct store_limits l = {.tunnels = 3, .connections = -1, .instances = -1};
   struct store_resource p = resource(port), h = resource(host);
   struct store_claim c = {.what = p, .user = user, .instance = "i", .tunnel = "t", .last_used = 9};
+  struct store_password w = {.n = 2, .r = 1, .p = 1};
   assert_int_equal(store_token_add(t, &k), 0);
   assert_int_equal(store_ban_put(t, user, &b), 0);
   assert_int_equal(store_limits_put(t, user, &l), 0);
+  assert_int_equal(store_password_set(t, user, &w), 0);
   assert_int_equal(store_bind(t, user, &p), 0);
   assert_int_equal(store_bind(t, user, &h), 0);
   assert_int_equal(store_claim_put(t, &c), 0);
@@ -139,7 +145,8 @@ static void removal_takes_everything_of_one_user(void **state) {
   int claims = 0;
   assert_int_equal(store_claim_each(t, count_any_claim, &claims), 0);
   assert_int_equal(claims, 1);
-  const enum store_db one[] = {DB_USERS, DB_NAMES, DB_TOKENS, DB_USER_TOKENS, DB_BANS, DB_LIMITS, DB_CLAIMS};
+  const enum store_db one[] = {DB_USERS, DB_NAMES,  DB_TOKENS, DB_USER_TOKENS,
+                               DB_BANS,  DB_LIMITS, DB_CLAIMS, DB_PASSWORDS};
   for (size_t i = 0; i < sizeof one / sizeof one[0]; i++) assert_int_equal(store_db_rows(t, one[i]), 1);
   assert_int_equal(store_db_rows(t, DB_BOUNDS), 2);
   assert_int_equal(store_db_rows(t, DB_USER_BOUNDS), 2);
@@ -231,6 +238,37 @@ static void token_revoked_once(void **state) {
   commit(t);
 }
 
+static void tokens_are_numbered(void **state) {
+  struct store_txn *t = begin(*state, STORE_WRITE);
+  struct store_token a = sample_token(add_user(t, "alice"), "bbbbbbbbbbbb"), b = sample_token(a.user, "aaaaaaaaaaaa");
+  a.seq = 99;
+  assert_int_equal(store_token_add(t, &a), 0);
+  assert_int_equal(store_token_add(t, &b), 0);
+  assert_int_equal(store_token_touch(t, a.id, 9, "192.0.2.1:5"), 0);
+  assert_int_equal(store_token_get(t, a.id, &a), 0);
+  assert_int_equal(store_token_get(t, b.id, &b), 0);
+  assert_true(a.seq > 0 && a.seq < b.seq && b.seq < 99);
+  commit(t);
+}
+
+static void removed_token_is_gone(void **state) {
+  struct store_txn *t = begin(*state, STORE_WRITE);
+  struct store_token a = sample_token(add_user(t, "alice"), "aaaaaaaaaaaa"), b = sample_token(a.user, "bbbbbbbbbbbb");
+  assert_int_equal(store_token_add(t, &a), 0);
+  assert_int_equal(store_token_add(t, &b), 0);
+  uint64_t before = store_change_last(t);
+  assert_int_equal(store_token_remove(t, a.id), 0);
+  assert_int_equal(store_change_last(t), before + 1);
+  assert_int_equal(store_token_remove(t, a.id), PERR_NOTFOUND);
+  assert_int_equal(store_token_remove(t, "nonsense"), PERR_NOTFOUND);
+  assert_int_equal(store_token_get(t, a.id, &a), PERR_NOTFOUND);
+  int tokens = 0;
+  assert_int_equal(store_token_each(t, a.user, count_any_token, &tokens), 0);
+  assert_int_equal(tokens, 1);
+  assert_int_equal(store_token_get(t, b.id, &b), 0);
+  commit(t);
+}
+
 static bool revoke_this(void *ctx, const struct store_token *k) {
   return store_token_revoke(ctx, k->id, 8) == 0;
 }
@@ -317,7 +355,14 @@ static void limits_out_of_range(void **state) {
 
 static void broken_record_is_corrupt(void **state) {
   const char *texts[] = {
-      "", "{", "[]", "{\"name\":\"x\"}", "{\"name\":7,\"created\":1}", "{\"name\":\"x\",\"created\":\"1\"}"};
+      "",
+      "{",
+      "[]",
+      "{\"name\":\"x\"}",
+      "{\"name\":7,\"created\":1}",
+      "{\"name\":\"x\",\"created\":\"1\"}",
+      "{\"name\":\"x\",\"created\":1,\"anonymous\":1}",
+  };
   for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
     struct store_txn *t = begin(*state, STORE_WRITE);
     struct store_key k = store_key_u32(9);
@@ -341,6 +386,8 @@ int main(void) {
       cmocka_unit_test_setup_teardown(token_keeps_its_fields, setup_store, teardown),
       cmocka_unit_test_setup_teardown(token_errors, setup_store, teardown),
       cmocka_unit_test_setup_teardown(token_revoked_once, setup_store, teardown),
+      cmocka_unit_test_setup_teardown(tokens_are_numbered, setup_store, teardown),
+      cmocka_unit_test_setup_teardown(removed_token_is_gone, setup_store, teardown),
       cmocka_unit_test_setup_teardown(tokens_of_one_user_are_listed, setup_store, teardown),
       cmocka_unit_test_setup_teardown(ban_comes_and_goes, setup_store, teardown),
       cmocka_unit_test_setup_teardown(limits_round_trip, setup_store, teardown),

@@ -22,6 +22,8 @@ enum store_db {
   DB_CLAIMS,
   DB_AUDIT,
   DB_CHANGES,
+  DB_PASSWORDS,
+  DB_ANONYMOUS,
   DB_COUNT
 };
 
@@ -67,10 +69,13 @@ PERR_MUST_CHECK int store_open_sized(struct store **out, const char *path, int f
 // Opens the databases; creates them when the environment is empty and `create` is set; migrates an older schema.
 PERR_MUST_CHECK int store_schema_open(struct store *s, bool create, struct err_text *e);
 
-enum { STORE_SCHEMA = 1 };
+enum { STORE_SCHEMA = 2 };
 
-#define STORE_META_SCHEMA    "schema"
-#define STORE_META_NEXT_USER "next_user"
+#define STORE_META_SCHEMA         "schema"
+#define STORE_META_NEXT_USER      "next_user"
+#define STORE_META_NEXT_ANONYMOUS "next_anonymous"
+
+#define STORE_ANONYMOUS_PREFIX "anonymous-"
 
 // ---- txn.c: keys, and what can be done to one database inside a transaction ----
 
@@ -135,6 +140,9 @@ struct store_row {
 struct store_row store_row_open(const MDB_val *v);
 int64_t store_row_int(struct store_row *r, const char *key);
 bool store_row_bool(struct store_row *r, const char *key);
+// The same of fields that older records lack: 0 and false then.
+int64_t store_row_int_if(struct store_row *r, const char *key);
+bool store_row_bool_if(struct store_row *r, const char *key);
 void store_row_text(struct store_row *r, const char *key, char *out, size_t cap);
 // Frees; makes PERR_CORRUPT stick when the row was bad.
 int store_row_close(struct store_row *r, struct store_txn *t, enum store_db db);
@@ -143,6 +151,13 @@ int store_row_close(struct store_row *r, struct store_txn *t, enum store_db db);
 
 // 0 when there is such a user, PERR_NOTFOUND, or the sticky error.
 int store_user_check(struct store_txn *t, uint32_t id);
+// The same of a name.
+int store_name_check(struct store_txn *t, const char *name);
+// Adds the records of a user whose id and name are free.
+int store_user_put(struct store_txn *t, const struct store_user *u);
+// A u64 of the database `meta`: 0 with its value, or the sticky error; `what` names it there.
+int store_meta_get(struct store_txn *t, const char *key, const char *what, uint64_t *value);
+int store_meta_put(struct store_txn *t, const char *key, uint64_t value);
 // Appends to the change sequence.
 int store_change_note(struct store_txn *t, enum store_change_kind kind, uint32_t user);
 // What a removed user leaves behind.

@@ -22,6 +22,7 @@ struct store_txn;
 
 enum {
   STORE_USER_ID_MAX = 60000, // NSP carries user ids in 16 bits; the ids above are for anonymous users
+  STORE_ANONYMOUS_ID_MAX = 65000,
   STORE_LABEL_TEXT = 129,
   STORE_REASON_TEXT = 257,
   STORE_TOKEN_ID_TEXT = 13, // 12 hex digits
@@ -62,18 +63,50 @@ struct store_user {
   uint32_t id;
   char name[NAME_TEXT];
   int64_t created; // wall seconds
+  bool anonymous;  // made for a client that gave no credential; may be used again once it is removed
 };
 
 // Return from an iteration callback: true goes on.
 typedef bool (*store_user_fn)(void *ctx, const struct store_user *u);
 
+// Whether a name begins like those of anonymous users, which nobody else can have.
+bool store_name_reserved(const char *name);
 // New id: the next one, never one that was used before. PERR_EXISTS, PERR_INVALID (name), PERR_LIMIT (ids used up).
 int store_user_add(struct store_txn *t, const char *name, int64_t now, struct store_user *out);
 int store_user_get(struct store_txn *t, uint32_t id, struct store_user *out);
 int store_user_find(struct store_txn *t, const char *name, struct store_user *out);
-// With its tokens, ban, limits, bounds and claims.
+// With its password, tokens, ban, limits, bounds and claims.
 int store_user_remove(struct store_txn *t, uint32_t id);
 int store_user_each(struct store_txn *t, store_user_fn fn, void *ctx); // by id
+
+// ---- anonymous users: users like the others, with ids of their own and a note of when they were last active ----
+
+// As store_user_add: `anonymous-ID`, the ids STORE_USER_ID_MAX + 1 to STORE_ANONYMOUS_ID_MAX in turn, without those in
+// use. It was last active `now`. PERR_LIMIT: all ids are in use.
+int store_anonymous_add(struct store_txn *t, int64_t now, struct store_user *out);
+// Not a change that sessions hear of. PERR_NOTFOUND: there is no such anonymous user.
+int store_anonymous_touch(struct store_txn *t, uint32_t user, int64_t now);
+uint64_t store_anonymous_count(struct store_txn *t);
+
+// Return: true goes on.
+typedef bool (*store_anonymous_fn)(void *ctx, uint32_t user, int64_t last_active);
+int store_anonymous_each(struct store_txn *t, store_anonymous_fn fn, void *ctx); // by id
+
+// ---- passwords ----
+
+enum { STORE_SALT_LEN = 16 };
+
+// What scrypt makes of a password (core/password.h).
+struct store_password {
+  uint32_t n, r, p; // the cost; whoever computes with them checks them first
+  uint8_t salt[STORE_SALT_LEN];
+  uint8_t hash[SHA256_LEN];
+};
+
+// Replaces an older one; not a change that sessions hear of. PERR_DENIED: an anonymous user has none.
+int store_password_set(struct store_txn *t, uint32_t user, const struct store_password *p);
+int store_password_get(struct store_txn *t, uint32_t user, struct store_password *out);
+int store_password_remove(struct store_txn *t, uint32_t user); // PERR_NOTFOUND when there is none
 
 // ---- tokens ----
 
@@ -86,7 +119,8 @@ struct store_token {
   int64_t last_used;        // 0: never
   int64_t revoked;          // 0: not
   char last_peer[ADDR_TEXT];
-  bool enrol; // void when not used within 24 hours of its creation
+  bool enrol;   // void when not used within 24 hours of its creation
+  uint64_t seq; // grows from token to token, whatever the clock does; store_token_add sets it; 0: made before schema 2
 };
 
 typedef bool (*store_token_fn)(void *ctx, const struct store_token *k);
@@ -97,6 +131,8 @@ int store_token_get(struct store_txn *t, const char *id, struct store_token *out
 int store_token_revoke(struct store_txn *t, const char *id, int64_t now);
 // Notes a use; not a change that sessions hear of.
 int store_token_touch(struct store_txn *t, const char *id, int64_t now, const char *peer);
+// As revoking, but the record goes as well. PERR_NOTFOUND.
+int store_token_remove(struct store_txn *t, const char *id);
 int store_token_each(struct store_txn *t, uint32_t user, store_token_fn fn, void *ctx);
 
 // ---- bans ----
