@@ -231,6 +231,7 @@ static void on_linger_event(struct conn *c) {
   for (int i = 0; i < LINGER_READ_CAP; i++) {
     ssize_t r = conn_raw_recv(c, loop_scratch(c->loop), LOOP_SCRATCH);
     if (r == PERR_AGAIN) return;
+    if (r == PERR_EOF && !c->shut_sent) return; // a peer that has ended may still be reading
     if (r < 0) {
       conn_close(c, CONN_CLOSE);
       return;

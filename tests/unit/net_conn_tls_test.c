@@ -398,6 +398,27 @@ static void test_last_words_of_a_full_conn(void **state) {
   assert_int_equal(server.end, PERR_EOF);
 }
 
+// A peer that has said its last may still be reading.
+static void test_lingering_with_a_peer_that_has_ended(void **state) {
+  int fds[2];
+  nx_pair(fds);
+  nx_small(fds[1], SO_SNDBUF);
+  start_server(fds[0]);
+  start_client(fds[1]);
+  shake_hands();
+  server.deaf = true;
+  assert_int_equal(conn_shutdown(server.conn), 0);
+  NX_UNTIL(loop, client.end);
+  while (write_record(&client, 16384) == 0) continue;
+  owner_close(&client, CONN_LINGER);
+  nx_settle(loop);
+  server.deaf = false;
+  conn_resume(server.conn);
+  NX_UNTIL(loop, server.end);
+  assert_int_equal(server.got, client.sent);
+  assert_int_equal(server.end, PERR_EOF);
+}
+
 static void test_closing_in_on_handshake(void **state) {
   start_wired();
   server.closes = true;
@@ -442,6 +463,7 @@ int main(void) {
       T(damage),
       T(linger),
       T(last_words_of_a_full_conn),
+      T(lingering_with_a_peer_that_has_ended),
       T(closing_in_on_handshake),
       T(closing_a_handshake),
   };
