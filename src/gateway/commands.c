@@ -72,17 +72,28 @@ static void add_up(void *ctx, const struct registry_view *v) {
   s->bytes_out += (json_int_t)v->bytes_out;
 }
 
+// What NSP clients said and nobody answered, by what it was.
+static json_t *count_ignored(struct gateway *g) {
+  static const char *const names[NSP_IGNORED_KINDS] = {
+      [NSP_IGNORED_HEARTBEAT] = "heartbeat", [NSP_IGNORED_CLOSE] = "close", [NSP_IGNORED_DISCONNECT] = "disconnect",
+      [NSP_IGNORED_REQUEST] = "request",     [NSP_IGNORED_REVERSE] = "reverse"};
+  json_t *counts = json_object();
+  for (int i = 0; counts && i < NSP_IGNORED_KINDS; i++)
+    json_object_set_new(counts, names[i], json_integer((json_int_t)atomic_load(&g->nsp_ignored[i])));
+  return counts;
+}
+
 static int status(void *ctx, const json_t *request, json_t **data, struct err_text *e) {
   struct gateway *g = ctx;
   struct sums s = {0};
   char started[CLOCK_TEXT];
   if (registry_each(g->registry, 0, add_up, &s)) return err_set(e, PERR_NOMEM, "out of memory");
-  *data = json_pack("{s:s, s:s, s:I, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "version", POSTERN_VERSION, "started",
+  *data = json_pack("{s:s, s:s, s:I, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "version", POSTERN_VERSION, "started",
                     clock_format_s(g->started, started), "uptime_seconds", (json_int_t)(clock_wall_s() - g->started),
                     "workers", (int)g->nworkers, "sessions", s.sessions, "tunnels", s.tunnels, "visitors", s.visitors,
                     "bytes_in", s.bytes_in, "bytes_out", s.bytes_out, "buffered_bytes",
                     (json_int_t)atomic_load(&g->budget.used), "buffer_bound_bytes",
-                    (json_int_t)atomic_load(&g->budget.bound));
+                    (json_int_t)atomic_load(&g->budget.bound), "nsp_ignored", count_ignored(g));
   return *data ? 0 : err_set(e, PERR_NOMEM, "out of memory");
 }
 

@@ -1,232 +1,98 @@
-// door: see door.h. Everything below runs on the handshake thread but for start, stop and the posting of a new
-// configuration.
+// door: listeners, TLS, deadlines, and which protocol a caller speaks. See door.h. Everything below runs on the
+// handshake thread but for start, stop and the posting of a new configuration.
 #include "postern/gateway/door.h"
-#include "postern/base/clock.h"
-#include "postern/base/crypto.h"
 #include "postern/base/log.h"
-#include "postern/core/auth.h"
-#include "postern/gateway/audit.h"
+#include "postern/gateway/door_internal.h"
+#include "postern/gateway/anonymous.h"
 #include "postern/gateway/gateway.h"
-#include "postern/gateway/session_trunk.h"
-#include "postern/gateway/worker.h"
-#include "postern/net/listener.h"
-#include "postern/trunk/link.h"
+#include "postern/gateway/tries.h"
+#include "postern/gateway/web.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/queue.h>
 #include <unistd.h>
 
-// HANDSHAKE → HELLO → GONE (handed over, refused or closed).
-enum caller_state { CALLER_HANDSHAKE, CALLER_HELLO, CALLER_GONE };
+// ---- callers ----
 
-struct caller {
-  struct door *door;
-  struct conn *conn;
-  struct addr peer;
-  enum caller_state state;
-  uint64_t since_ms;
-  struct link_greeting *greeting; // once TLS is up
-  TAILQ_ENTRY(caller) all;
-};
-
-struct door {
-  struct gateway *gateway;
-  struct loop *loop;
-  struct config *config;
-  struct tls *tls;
-  struct listener *listeners[CONFIG_MAX_LISTEN];
-  unsigned nlisteners;
-  TAILQ_HEAD(, caller) callers; // the oldest first: the deadline is the same for all
-  unsigned ncallers;
-  struct loop_timer *deadline;
-};
-
-// ---- the end of a caller ----
-
-static void caller_forget(struct caller *c) {
-  c->state = CALLER_GONE;
-  TAILQ_REMOVE(&c->door->callers, c, all);
-  c->door->ncallers--;
-  if (c->greeting) crypto_wipe(c->greeting, sizeof *c->greeting);
-  free(c->greeting);
-  c->greeting = NULL;
-  loop_reap(c->door->loop, c, free);
+struct caller *caller_find(struct door *d, uint64_t id) {
+  struct caller *c;
+  HASH_FIND(hh, d->by_id, &id, sizeof id, c);
+  return c;
 }
 
-static void caller_close(struct caller *c, enum conn_end how) {
+void caller_forget(struct caller *c) {
+  struct door *d = c->door;
+  c->state = CALLER_GONE;
+  TAILQ_REMOVE(&d->callers, c, all);
+  HASH_DEL(d->by_id, c);
+  d->ncallers--;
+  if (c->talk) c->ops->free(c->talk);
+  c->talk = NULL;
+  loop_reap(d->loop, c, free);
+}
+
+void caller_close(struct caller *c, enum conn_end how) {
   struct conn *conn = c->conn;
   if (c->state == CALLER_GONE) return;
   caller_forget(c);
   conn_close(conn, how);
 }
 
-static void note_failure(struct caller *c, const char *reason, const char *user, const char *detail) {
-  char peer[ADDR_TEXT];
-  log_event(LOG_WARN, "auth.fail", detail, LF_STR("peer", addr_format(&c->peer, peer)), LF_STR("reason", reason),
-            LF_STR("user", user));
-  audit_failure(c->door->gateway->audit, &c->peer, reason, user);
+// ---- the web port ----
+
+// What the first listener of a kind has for a port; 0: there is none.
+static uint16_t port_of(const struct door *d, enum door_kind kind, bool plaintext) {
+  for (unsigned i = 0; i < d->nports; i++)
+    if (d->ports[i].kind == kind && d->ports[i].plaintext == plaintext) return addr_port(listener_addr(d->ports[i].listener));
+  return 0;
 }
 
-// Says why, then closes.
-static void refuse(struct caller *c, const char *reason, const char *message, int64_t until) {
-  struct control m = {.type = CONTROL_END, .end = {.until = until}};
-  snprintf(m.end.reason, sizeof m.end.reason, "%s", reason);
-  snprintf(m.end.message, sizeof m.end.message, "%s", message);
-  (void)link_greeting_write(c->conn, &m);
-  caller_close(c, CONN_LINGER);
-}
-
-// ---- the credential ----
-
-static const char *explain(enum auth_result r) {
-  switch (r) {
-  case AUTH_UNKNOWN_TOKEN: return "the token is not known here";
-  case AUTH_REVOKED: return "the token was revoked";
-  case AUTH_EXPIRED: return "the token has expired";
-  case AUTH_BANNED: return "the user is banned";
-  case AUTH_LIMIT: return "the user has as many sessions as allowed";
-  case AUTH_CERTIFICATE: return "the client certificate is not for this user, or has ended";
-  case AUTH_INSTANCE_BUSY: return "several runs of this user and instance displace each other";
-  default: return "the gateway cannot check credentials now";
-  }
-}
-
-static void refuse_auth(struct caller *c, enum auth_result r, const char *user, int64_t until) {
-  note_failure(c, auth_reason(r), user[0] ? user : NULL, explain(r));
-  refuse(c, auth_reason(r), explain(r), until);
-}
-
-static int touch_token(struct store_txn *t, const void *arg) {
-  const struct store_token *k = arg;
-  return store_token_touch(t, k->id, k->last_used, k->last_peer);
-}
-
-static void note_use(struct caller *c, const struct identity *who, int64_t now) {
-  struct store_token *k = calloc(1, sizeof *k);
-  if (!k) return;
-  snprintf(k->id, sizeof k->id, "%s", who->token_id);
-  k->last_used = now;
-  addr_format(&c->peer, k->last_peer);
-  if (writer_post(c->door->gateway->writer, touch_token, NULL, k, WRITER_LAZY)) free(k);
-}
-
-static enum auth_result check_credential(struct caller *c, const struct control_hello *h, struct identity *who,
-                                         int64_t *until) {
-  char name[NAME_TEXT] = "";
-  const char *client_name = NULL;
-  int64_t not_after = 0, now = clock_wall_s();
-  if (c->door->config->client_ca) {
-    tls_peer_name(conn_ssl(c->conn), name, sizeof name, &not_after);
-    if (now > not_after) return AUTH_CERTIFICATE; // checked again here, for a resumed session skips the chain
-    client_name = name;
-  }
-  enum auth_result r = auth_token(c->door->gateway->store, h->token, client_name, now, who, until);
-  who->certificate_ends = not_after;
-  return r;
-}
-
-// ---- handing over ----
-
-static struct trunk_arrival *make_arrival(struct caller *c, const struct control_hello *h, const struct identity *who) {
-  struct trunk_arrival *a = calloc(1, sizeof *a);
-  if (!a) return NULL;
-  a->base.adopt = trunk_session_adopt;
-  a->base.conn = c->conn;
-  a->base.who = *who;
-  a->base.peer = c->peer;
-  a->previous = h->previous;
-  return a;
-}
-
-// The registry says where to. A ban that came between the check and this is seen by the second check: a later one
-// finds the session in the registry.
-static void place(struct caller *c, const struct control_hello *h, struct arrival *a) {
-  struct gateway *g = c->door->gateway;
-  struct registry_login login = {.who = &a->who,
-                                 .instance = h->instance,
-                                 .run = h->run,
-                                 .protocol = "trunk",
-                                 .peer = c->peer,
-                                 .now = clock_wall_s()};
-  struct registry_place p = {0};
-  a->verdict = registry_enter(g->registry, &login, &p);
-  if (a->verdict == REGISTRY_LIMIT || a->verdict == REGISTRY_BUSY) {
-    refuse_auth(c, a->verdict == REGISTRY_LIMIT ? AUTH_LIMIT : AUTH_INSTANCE_BUSY, a->who.user_name, p.until);
-    free(a);
-    return;
-  }
-  int64_t until = 0;
-  enum auth_result again = auth_recheck(g->store, &a->who, clock_wall_s(), &until);
-  if (again != AUTH_OK) {
-    if (p.entry) registry_leave(g->registry, p.entry);
-    refuse_auth(c, again, a->who.user_name, until);
-    free(a);
-    return;
-  }
-  a->entry = p.entry;
-  a->session = p.id;
-  a->older = p.older;
-  a->older_peer = p.older_peer;
-  a->older_linked = p.older_linked;
-  note_use(c, &a->who, login.now);
+static void visit_web(struct caller *c) {
+  struct door *d = c->door;
+  bool plaintext = c->port->plaintext;
+  struct web_ports ports = {.reverse = port_of(d, DOOR_REVERSE, plaintext),
+                            .control = port_of(d, DOOR_CONTROL, plaintext),
+                            .web = addr_port(listener_addr(c->port->listener))};
+  struct conn *conn = c->conn;
+  struct addr peer = c->peer;
   caller_forget(c);
-  conn_detach(a->conn);
-  worker_adopt(g->workers[p.worker], a);
-}
-
-static void on_hello(struct caller *c, const struct control_hello *h) {
-  struct identity who = {0};
-  int64_t until = 0;
-  if (h->version < CONTROL_VERSION) {
-    note_failure(c, "malformed", NULL, "the agent speaks an unknown version of the protocol");
-    refuse(c, "version", "this gateway speaks version 1", 0);
-    return;
-  }
-  enum auth_result r = check_credential(c, h, &who, &until);
-  if (r != AUTH_OK) {
-    refuse_auth(c, r, who.user_name, until);
-    return;
-  }
-  struct trunk_arrival *a = make_arrival(c, h, &who);
-  if (a) place(c, h, &a->base);
-  else refuse(c, "unavailable", "out of memory", 0);
+  web_take(d->web, conn, &peer, &ports, plaintext);
 }
 
 // ---- the conn's events ----
 
+static const struct caller_ops *protocol_of(struct caller *c) {
+  char alpn[32];
+  if (c->port->kind == DOOR_REVERSE) return &reverse_caller_ops;
+  return strcmp(conn_alpn(c->conn, alpn), "postern/1") == 0 ? &trunk_caller_ops : &nsp_caller_ops;
+}
+
+// TLS is up, or not wanted.
+static void greet(struct caller *c) {
+  if (c->port->kind == DOOR_WEB) {
+    visit_web(c);
+    return;
+  }
+  c->ops = protocol_of(c);
+  if (c->ops->begin(c)) caller_close(c, CONN_CLOSE);
+  else c->state = CALLER_TALKING;
+}
+
 static void on_readable(void *ctx, struct conn *conn) {
   struct caller *c = ctx;
-  struct control m;
-  struct err_text e;
-  if (c->state != CALLER_HELLO) return;
-  int code = link_greeting_read(c->greeting, conn, &m, &e);
-  if (code == PERR_AGAIN) return;
-  if (code == 0 && m.type == CONTROL_HELLO) {
-    on_hello(c, &m.hello);
-  } else if (code == 0 || code == PERR_PROTOCOL) {
-    const char *what = code ? e.s : "the first message is not a hello";
-    note_failure(c, "malformed", NULL, what);
-    refuse(c, "protocol", what, 0);
-  } else {
-    caller_close(c, CONN_CLOSE); // left without a word
-  }
-  crypto_wipe(&m, sizeof m);
+  if (c->state == CALLER_TALKING) c->ops->on_readable(c);
 }
 
 static void on_handshake(void *ctx, struct conn *conn, int result) {
   struct caller *c = ctx;
-  if (result) {
-    const char *text = conn_tls_error(conn);
-    bool certificate = c->door->config->client_ca && strstr(text, "certificate");
-    if (result == PERR_TLS) note_failure(c, certificate ? "certificate" : "handshake", NULL, text);
-    caller_close(c, CONN_LINGER); // the alert goes out first
+  if (result == 0) {
+    greet(c);
     return;
   }
-  c->greeting = calloc(1, sizeof *c->greeting);
-  c->state = CALLER_HELLO;
-  if (!c->greeting) caller_close(c, CONN_CLOSE);
+  const char *text = conn_tls_error(conn);
+  bool certificate = c->door->config->client_ca && strstr(text, "certificate");
+  if (result == PERR_TLS) caller_note_failure(c, certificate ? "certificate" : "handshake", NULL, text);
+  caller_close(c, CONN_LINGER); // the alert goes out first
 }
 
 static void on_abort(void *ctx, struct conn *conn) { caller_close(ctx, CONN_CLOSE); }
@@ -236,8 +102,15 @@ static const struct conn_ops caller_conn_ops = {
 
 // ---- accepting ----
 
+static struct tls *tls_for(const struct door_port *p) {
+  const struct gateway_tls *t = &p->door->tls;
+  if (p->plaintext) return NULL;
+  return p->kind == DOOR_CONTROL ? t->control : p->kind == DOOR_REVERSE ? t->reverse : t->web;
+}
+
 static void on_accept(void *ctx, struct listener *ln, int fd, const struct addr *peer) {
-  struct door *d = ctx;
+  const struct door_port *p = ctx;
+  struct door *d = p->door;
   struct caller *c = calloc(1, sizeof *c);
   struct conn *conn = c ? conn_new(d->loop, fd, &caller_conn_ops, c) : NULL;
   if (!conn) {
@@ -247,13 +120,18 @@ static void on_accept(void *ctx, struct listener *ln, int fd, const struct addr 
   }
   conn_set_peer(conn, peer);
   c->door = d;
+  c->port = p;
   c->conn = conn;
   c->peer = *peer;
   c->since_ms = loop_now_ms(d->loop);
+  c->id = ++d->last_id;
   TAILQ_INSERT_TAIL(&d->callers, c, all);
+  HASH_ADD(hh, d->by_id, id, sizeof c->id, c);
   // Under a flood the one that has waited longest gives way: it had its chance.
   if (++d->ncallers > DOOR_MAX_CALLERS) caller_close(TAILQ_FIRST(&d->callers), CONN_CLOSE);
-  if (conn_start_tls(conn, d->tls)) caller_close(c, CONN_CLOSE);
+  struct tls *t = tls_for(p);
+  if (!t) greet(c);
+  else if (conn_start_tls(conn, t)) caller_close(c, CONN_CLOSE);
 }
 
 static void on_deadline(void *ctx) {
@@ -261,7 +139,7 @@ static void on_deadline(void *ctx) {
   uint64_t now = loop_now_ms(d->loop), limit = (uint64_t)d->config->handshake_s * 1000;
   struct caller *c;
   while ((c = TAILQ_FIRST(&d->callers)) && now - c->since_ms >= limit) {
-    note_failure(c, "handshake", NULL, c->state == CALLER_HELLO ? "no hello in time" : "no TLS handshake in time");
+    caller_note_failure(c, "handshake", NULL, c->state == CALLER_TALKING ? c->ops->awaited : "no TLS handshake in time");
     caller_close(c, CONN_CLOSE);
   }
   loop_timer_set(d->deadline, 250);
@@ -272,91 +150,152 @@ static void on_deadline(void *ctx) {
 struct new_config {
   struct door *door;
   struct config *config;
-  struct tls *tls;
+  struct gateway_tls tls;
 };
 
 static void take_config(void *arg) {
   struct new_config *n = arg;
-  config_unref(n->door->config);
-  tls_unref(n->door->tls);
-  n->door->config = n->config;
-  n->door->tls = n->tls;
+  struct door *d = n->door;
+  config_unref(d->config);
+  gateway_tls_unref(&d->tls);
+  d->config = n->config;
+  d->tls = n->tls;
+  if (d->web) web_set_config(d->web, d->config);
   free(n);
 }
 
-void door_set_config(struct door *d, struct config *c, struct tls *t) {
+void door_set_config(struct door *d, struct config *c, const struct gateway_tls *t) {
   struct new_config *n = malloc(sizeof *n);
   if (!n) abort();
-  *n = (struct new_config){d, config_ref(c), tls_ref(t)};
+  *n = (struct new_config){d, config_ref(c), gateway_tls_ref(t)};
   loop_post(d->loop, take_config, n);
+}
+
+// ---- listeners ----
+
+static const char *const kind_names[2][3] = {{"control", "reverse", "web"},
+                                             {"plaintext control", "plaintext reverse", "plaintext web"}};
+
+static void log_listening(const struct door_port *p, const char *what) {
+  char ip[ADDR_TEXT];
+  const struct addr *at = listener_addr(p->listener);
+  log_event(LOG_INFO, "gateway.listen", "listening", LF_STR("what", what), LF_STR("address", addr_format_ip(at, ip)),
+            LF_INT("port", addr_port(at)));
+  if (p->plaintext)
+    log_event(LOG_WARN, "gateway.plaintext", "a port without TLS: whoever is on the way reads tokens and traffic",
+              LF_STR("what", what), LF_STR("address", addr_format_ip(at, ip)), LF_INT("port", addr_port(at)));
+}
+
+// What nobody wrote down may be missing: the family always, and of the ports that the trunk does without also the port.
+static bool may_be_missing(int code, enum door_kind kind, bool written) {
+  return !written && (code == PERR_NOTFOUND || (code == PERR_IN_USE && kind != DOOR_CONTROL));
+}
+
+static int open_one(struct door *d, enum door_kind kind, bool plaintext, const struct addr *a, bool written,
+                    struct err_text *e) {
+  char text[ADDR_TEXT];
+  const char *what = kind_names[plaintext][kind];
+  int fd, code = listener_bind(a, &fd);
+  addr_format(a, text);
+  if (may_be_missing(code, kind, written)) {
+    log_event(LOG_WARN, "gateway.skip",
+              code == PERR_IN_USE ? "the default port is in use" : "this machine lacks the address family",
+              LF_STR("what", what), LF_STR("address", text));
+    return 0;
+  }
+  if (code) return err_set(e, code, "cannot listen on %s: %s", text, listener_why(code));
+  struct door_port *p = &d->ports[d->nports];
+  *p = (struct door_port){.door = d, .kind = kind, .plaintext = plaintext};
+  p->listener = listener_new(d->loop, fd, false, on_accept, p);
+  if (!p->listener) return err_set(e, PERR_NOMEM, "out of memory");
+  d->nports++;
+  ports_reserve(d->gateway->ports, addr_port(listener_addr(p->listener)));
+  log_listening(p, what);
+  return 0;
+}
+
+static int open_list(struct door *d, enum door_kind kind, const struct config_listen *l, const char *key,
+                     struct err_text *e) {
+  for (unsigned i = 0; i < l->count; i++) {
+    int code = open_one(d, kind, false, &l->addr[i], l->written, e);
+    if (code == 0) continue;
+    err_prefix(e, "%s", key);
+    return code;
+  }
+  return 0;
+}
+
+static int open_plaintext(struct door *d, enum door_kind kind, const struct addr *a, const char *key,
+                          struct err_text *e) {
+  if (a->len == 0) return 0;
+  int code = open_one(d, kind, true, a, true, e);
+  if (code) err_prefix(e, "%s", key);
+  return code;
+}
+
+static int open_all(struct door *d, struct err_text *e) {
+  const struct config *c = d->config;
+  int code = open_list(d, DOOR_CONTROL, &c->control, "control.listen", e);
+  if (code == 0 && d->nports == 0)
+    code = err_set(e, PERR_NOTFOUND, "control.listen: this machine has none of the addresses");
+  if (code || !c->nsp_enabled) return code;
+  code = open_list(d, DOOR_REVERSE, &c->reverse, "reverse.listen", e);
+  if (code == 0) code = open_list(d, DOOR_WEB, &c->web, "web.listen", e);
+  if (code || !c->nsp_plaintext) return code;
+  code = open_plaintext(d, DOOR_CONTROL, &c->plaintext_control, "nsp.plaintext.control", e);
+  if (code == 0) code = open_plaintext(d, DOOR_REVERSE, &c->plaintext_reverse, "nsp.plaintext.reverse", e);
+  if (code == 0) code = open_plaintext(d, DOOR_WEB, &c->plaintext_web, "nsp.plaintext.web", e);
+  return code;
 }
 
 // ---- life ----
 
-static int open_one(struct door *d, const struct addr *a, bool written, struct err_text *e) {
-  char text[ADDR_TEXT], ip[ADDR_TEXT];
-  int fd, code = listener_bind(a, &fd);
-  addr_format(a, text);
-  if (code == PERR_NOTFOUND && !written) {
-    log_event(LOG_WARN, "gateway.skip", "this machine lacks the address family", LF_STR("what", "control"),
-              LF_STR("address", text));
-    return 0;
-  }
-  if (code) return err_set(e, code, "cannot listen on %s: %s", text, listener_why(code));
-  struct listener *ln = listener_new(d->loop, fd, false, on_accept, d);
-  if (!ln) return err_set(e, PERR_NOMEM, "out of memory");
-  d->listeners[d->nlisteners++] = ln;
-  ports_reserve(d->gateway->ports, addr_port(listener_addr(ln)));
-  log_event(LOG_INFO, "gateway.listen", "listening", LF_STR("what", "control"),
-            LF_STR("address", addr_format_ip(listener_addr(ln), ip)), LF_INT("port", addr_port(listener_addr(ln))));
-  return 0;
-}
-
-static int open_all(struct door *d, struct err_text *e) {
-  const struct config_listen *l = &d->config->control;
-  for (unsigned i = 0; i < l->count; i++) {
-    int code = open_one(d, &l->addr[i], l->written, e);
-    if (code) return code;
-  }
-  return d->nlisteners ? 0 : err_set(e, PERR_NOTFOUND, "this machine has none of the addresses");
-}
-
-static void door_free(struct door *d) {
-  while (d->nlisteners) listener_close(d->listeners[--d->nlisteners]);
-  while (!TAILQ_EMPTY(&d->callers)) caller_close(TAILQ_FIRST(&d->callers), CONN_CLOSE);
-  loop_timer_free(d->deadline);
-  if (d->loop) loop_free(d->loop);
-  config_unref(d->config);
-  tls_unref(d->tls);
-  free(d);
-}
-
-int door_start(struct door **out, struct gateway *g, struct err_text *e) {
+int door_new(struct door **out, struct gateway *g) {
   struct door *d = calloc(1, sizeof *d);
-  if (!d) return err_set(e, PERR_NOMEM, "out of memory");
+  if (!d) return PERR_NOMEM;
   TAILQ_INIT(&d->callers);
   d->gateway = g;
   d->config = config_ref(g->config);
-  d->tls = tls_ref(g->tls);
+  d->tls = gateway_tls_ref(&g->tls);
   d->loop = loop_new("handshake");
   if (d->loop) d->deadline = loop_timer_new(d->loop, on_deadline, d);
-  int code = d->deadline ? open_all(d, e) : err_set(e, PERR_NOMEM, "out of memory");
+  d->anonymous = tries_new(ANONYMOUS_PER_MINUTE, 60 * 1000, ANONYMOUS_ADDRESSES);
+  int code = d->deadline && d->anonymous ? 0 : PERR_NOMEM;
+  if (code == 0 && d->config->nsp_enabled) code = web_new(&d->web, g, d->loop, d->anonymous);
+  if (code) door_free(d);
+  else *out = d;
+  return code;
+}
+
+static void close_all(struct door *d) {
+  while (d->nports) listener_close(d->ports[--d->nports].listener);
+  while (!TAILQ_EMPTY(&d->callers)) caller_close(TAILQ_FIRST(&d->callers), CONN_CLOSE);
+}
+
+int door_start(struct door *d, struct err_text *e) {
+  int code = open_all(d, e);
   if (code == 0) {
     loop_timer_set(d->deadline, 250);
     code = loop_start_thread(d->loop);
     if (code) err_set(e, code, "cannot start the handshake thread");
   }
-  if (code) {
-    door_free(d);
-    return code;
-  }
-  *out = d;
-  return 0;
+  if (code) close_all(d);
+  return code;
 }
 
 void door_stop(struct door *d) {
-  if (!d) return;
   loop_stop(d->loop);
   loop_join(d->loop);
-  door_free(d);
+  close_all(d);
+}
+
+void door_free(struct door *d) {
+  if (!d) return;
+  web_free(d->web);
+  tries_free(d->anonymous);
+  loop_timer_free(d->deadline);
+  if (d->loop) loop_free(d->loop);
+  config_unref(d->config);
+  gateway_tls_unref(&d->tls);
+  free(d);
 }

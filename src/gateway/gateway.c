@@ -2,7 +2,8 @@
 #include "postern/gateway/gateway.h"
 #include "postern/base/clock.h"
 #include "postern/base/log.h"
-#include "postern/base/text.h"
+#include "postern/core/lineages.h"
+#include "postern/gateway/anonymous.h"
 #include "postern/gateway/admin.h"
 #include "postern/gateway/audit.h"
 #include "postern/gateway/commands.h"
@@ -17,28 +18,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char *const control_alpn[] = {"postern/1", NULL};
-
-// ---- TLS ----
-
-int gateway_make_tls(const struct config *c, const char *file, const struct tls *previous, struct tls **out,
-                     struct err_text *e) {
-  struct tls_server_options o = {.certificate = c->certificate,
-                                 .key = c->key,
-                                 .client_ca = c->client_ca,
-                                 .min_version = c->min_tls == CONFIG_TLS_1_3 ? TLS_1_3 : TLS_1_2,
-                                 .alpn = control_alpn};
-  if (file_is_loose(c->key)) log_event(LOG_WARN, "gateway.loose", "others can read the key file", LF_STR("file", c->key));
-  int code = tls_server_new(out, &o, previous, e);
-  if (code == 0 || code == PERR_NOMEM || code == PERR_TLS) return code;
-  return err_set(e, PERR_INVALID, "%s: tls.%s", file, e->s); // a file that is not what its key is for
-}
-
-static int start_tls(struct gateway *g, struct err_text *e) {
-  return gateway_make_tls(g->config, g->config_file, NULL, &g->tls, e);
-}
-static void stop_tls(struct gateway *g) { tls_unref(g->tls); }
-
 // ---- the parts ----
 
 // Puts the key of the configuration that it is about before the error.
@@ -46,6 +25,11 @@ static int blame(const struct gateway *g, const char *key, int code, struct err_
   if (code) err_prefix(e, "%s: %s", g->config_file, key);
   return code;
 }
+
+static int start_tls(struct gateway *g, struct err_text *e) {
+  return gateway_tls_make(&g->tls, g->config, g->config_file, NULL, e);
+}
+static void stop_tls(struct gateway *g) { gateway_tls_unref(&g->tls); }
 
 static int start_loop(struct gateway *g, struct err_text *e) {
   g->loop = loop_new("main");
@@ -92,7 +76,13 @@ static int start_registry(struct gateway *g, struct err_text *e) {
 }
 static void stop_registry(struct gateway *g) { registry_free(g->registry); }
 
-// Its answers go to the workers, which therefore outlive it.
+static int start_lineages(struct gateway *g, struct err_text *e) {
+  g->lineages = lineages_new();
+  return g->lineages ? 0 : err_set(e, PERR_NOMEM, "out of memory");
+}
+static void stop_lineages(struct gateway *g) { lineages_free(g->lineages); }
+
+// Its answers go to the workers and the door, which therefore outlive it.
 static int start_writer(struct gateway *g, struct err_text *e) {
   return writer_start(&g->writer, g->store) ? err_set(e, PERR_LIMIT, "cannot start the store thread") : 0;
 }
@@ -154,8 +144,16 @@ static int start_watch(struct gateway *g, struct err_text *e) {
 }
 static void stop_watch(struct gateway *g) { watch_stop(g->watch); }
 
+static int make_door(struct gateway *g, struct err_text *e) {
+  int code = door_new(&g->door, g);
+  return code ? err_set(e, code, "cannot make the door: %s", perr_str(code)) : 0;
+}
+static void free_door(struct gateway *g) { door_free(g->door); }
+
 static int start_door(struct gateway *g, struct err_text *e) {
-  return blame(g, "control.listen", door_start(&g->door, g, e), e);
+  int code = door_start(g->door, e);
+  if (code) err_prefix(e, "%s", g->config_file);
+  return code;
 }
 static void stop_door(struct gateway *g) { door_stop(g->door); }
 
@@ -171,6 +169,8 @@ static const struct part {
     {"admin", start_admin, stop_admin},
     {"worker objects", make_workers, free_workers},
     {"registry", start_registry, stop_registry},
+    {"lineages", start_lineages, stop_lineages},
+    {"door objects", make_door, free_door},
     {"store thread", start_writer, stop_writer},
     {"audit", start_audit, stop_audit},
     {"ports", start_ports, stop_ports},
@@ -187,11 +187,11 @@ static void stop_from(struct gateway *g, unsigned n) {
 
 // One line for what the configuration names and this version does not open.
 static void say_unserved(const struct config *c) {
-  char list[160] = "reverse, web";
-  if (c->nsp_enabled) strcat(list, ", nsp");
-  if (c->http_port) strcat(list, ", tunnels.http_port");
-  if (c->https_port) strcat(list, ", tunnels.https_port");
-  log_event(LOG_INFO, "gateway.unserved", "in the configuration, and not served by this version", LF_STR("what", list));
+  char list[64] = "";
+  if (c->http_port) strcat(list, "tunnels.http_port");
+  if (c->https_port) strcat(list, list[0] ? ", tunnels.https_port" : "tunnels.https_port");
+  if (list[0])
+    log_event(LOG_INFO, "gateway.unserved", "in the configuration, and not served by this version", LF_STR("what", list));
 }
 
 int gateway_start(struct gateway *g, struct err_text *e) {
@@ -216,51 +216,37 @@ void gateway_stop(struct gateway *g) {
 
 // ---- reload ----
 
-// Agents that pinned a key that is no longer in the chain will not come back by themselves.
-static void warn_about_pins(const struct tls *was, const struct tls *is) {
-  uint8_t old[TLS_MAX_PINS][SHA256_LEN], new[TLS_MAX_PINS][SHA256_LEN];
-  unsigned nold = tls_server_pins(was, old), nnew = tls_server_pins(is, new);
-  for (unsigned i = 0; i < nold; i++) {
-    bool kept = false;
-    for (unsigned j = 0; j < nnew; j++) kept |= memcmp(old[i], new[j], SHA256_LEN) == 0;
-    if (kept) continue;
-    char pin[2 * SHA256_LEN + 1];
-    hex_encode(old[i], SHA256_LEN, pin);
-    log_event(LOG_WARN, "gateway.key_changed", "a key that agents may have pinned is no longer in the chain",
-              LF_STR("pin_sha256", pin), LF_STR("of", i ? "a CA certificate" : "the gateway's certificate"));
-  }
-}
-
 void gateway_set_log(const struct gateway *g, const struct config *c) {
   log_set_format((enum log_format)(g->log_format >= 0 ? g->log_format : c->log_format));
   log_set_level((enum log_level)(g->log_level >= 0 ? g->log_level : c->log_level));
 }
 
-static void swap_config(struct gateway *g, struct config *c, struct tls *t) {
-  warn_about_pins(g->tls, t);
+static void swap_config(struct gateway *g, struct config *c, const struct gateway_tls *t) {
+  gateway_tls_warn_of_pins(&g->tls, t);
   atomic_store(&g->budget.bound, (size_t)c->buffer_mib << 20);
   ports_set_range(g->ports, c->port_low, c->port_high);
   gateway_set_log(g, c);
   door_set_config(g->door, c, t);
   for (unsigned i = 0; i < g->nworkers; i++) worker_set_config(g->workers[i], c);
   config_unref(g->config);
-  tls_unref(g->tls);
+  gateway_tls_unref(&g->tls);
   g->config = c;
-  g->tls = t;
+  g->tls = *t;
+  if (!c->anonymous) anonymous_close_all(g);
 }
 
 int gateway_reload(struct gateway *g, struct err_text *e) {
   struct config *c;
-  struct tls *t;
+  struct gateway_tls t;
   int code = config_load(g->config_file, &c, e);
-  if (code == 0 && (code = gateway_make_tls(c, g->config_file, g->tls, &t, e))) config_unref(c);
+  if (code == 0 && (code = gateway_tls_make(&t, c, g->config_file, &g->tls, e))) config_unref(c);
   if (code) {
     log_event(LOG_ERROR, "gateway.reload", "the old configuration stays", LF_STR("error", e->s));
     return code;
   }
   const char *fixed = config_fixed_difference(g->config, c);
   if (fixed) log_event(LOG_WARN, "gateway.reload", "changed, but takes effect at the next start only", LF_STR("key", fixed));
-  swap_config(g, c, t);
+  swap_config(g, c, &t);
   log_event(LOG_INFO, "gateway.reload", "configuration reloaded", LF_STR("file", g->config_file));
   return 0;
 }

@@ -91,11 +91,11 @@ static int fail(int status, const struct err_text *e) {
 
 static int check(struct config *c, const char *file) {
   struct err_text e;
-  struct tls *t;
-  int code = gateway_make_tls(c, file, NULL, &t, &e);
+  struct gateway_tls t;
+  int code = gateway_tls_make(&t, c, file, NULL, &e);
   config_unref(c);
   if (code) return fail(EXIT_USAGE, &e);
-  tls_unref(t);
+  gateway_tls_unref(&t);
   printf("%s: ok\n", file);
   return EXIT_OK;
 }

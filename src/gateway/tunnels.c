@@ -80,11 +80,13 @@ static struct tunnel *by_number(struct session *s, uint32_t number) {
   return NULL;
 }
 
-static struct tunnel *by_name(struct session *s, const char *name) {
+static struct tunnel *by_name(const struct session *s, const char *name) {
   struct tunnel *t;
   LIST_FOREACH(t, &s->tunnels, of_session) if (strcmp(t->ask.name, name) == 0) return t;
   return NULL;
 }
+
+bool tunnels_has_name(const struct session *s, const char *name) { return by_name(s, name); }
 
 void tunnels_on_close(struct session *s, uint32_t number) {
   struct tunnel *t = by_number(s, number);

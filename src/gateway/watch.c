@@ -5,6 +5,7 @@
 #include "postern/base/clock.h"
 #include "postern/base/log.h"
 #include "postern/core/auth.h"
+#include "postern/gateway/anonymous.h"
 #include "postern/gateway/audit.h"
 #include "postern/gateway/gateway.h"
 #include "postern/gateway/worker.h"
@@ -166,6 +167,7 @@ static void on_second(void *ctx) {
   struct judge j = {g, clock_wall_s()};
   (void)registry_each(g->registry, 0, end_expired, &j);
   audit_tick(g->audit);
+  if (j.now % ANONYMOUS_PRUNE_S == 0) anonymous_prune_later(g);
   if (j.now - w->claims_s >= CLAIMS_EVERY_S) {
     w->claims_s = j.now;
     ports_refresh_claims(g->ports, j.now);

@@ -273,17 +273,18 @@ def test_what_the_gateway_may_not_read_or_write(home):
 # What is not served yet
 
 def test_a_whole_gateway_json_of_the_contract(lab):
-    gateway = lab.gateway(reverse={"listen": ["127.0.0.1:7842"]}, web={"listen": ["127.0.0.1:7843"]},
+    gateway = lab.gateway(plaintext=True,
                           tunnels={"http_port": 80, "https_port": 443, "host_certificates": None,
                                    "unbound_hosts": "refuse"},
-                          nsp={"enabled": True, "dialect": "1.2", "plaintext": {"control": "127.0.0.1:12308"}},
+                          nsp={"enabled": True, "dialect": "1.2"},
                           anonymous=False,
                           limits={"udp_idle_seconds": 60, "http_head_seconds": 10, "http_idle_seconds": 75,
                                   "http_target_seconds": 60, "buffer_mib": 256})
     lines = gateway.events_of("gateway.unserved")
     assert len(lines) == 1
-    assert lines[0]["what"].split(", ") == ["reverse", "web", "nsp", "tunnels.http_port", "tunnels.https_port"]
-    assert [e["what"] for e in gateway.events_of("gateway.listen")] == ["control"]
+    assert lines[0]["what"].split(", ") == ["tunnels.http_port", "tunnels.https_port"]
+    assert [e["what"] for e in gateway.events_of("gateway.listen")] == [
+        "control", "reverse", "web", "plaintext control", "plaintext reverse", "plaintext web"]
 
 
 # Usage

@@ -149,7 +149,6 @@ def tls_1_1(context):
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")
 @pytest.mark.parametrize("change, told, logged", [
-    pytest.param(lambda c: None, "no application protocol", "ALPN", id="no ALPN"),
     pytest.param(lambda c: c.set_alpn_protocols(["h2"]), "no application protocol", "ALPN", id="wrong ALPN"),
     pytest.param(tls_1_1, "protocol version", "unsupported protocol", id="TLS 1.1"),
 ])
@@ -157,6 +156,14 @@ def test_a_client_that_speaks_something_else_is_refused(gateway, certs, change, 
     assert told in refusal(certs, gateway, change)
     failed = gateway.wait_event("auth.fail")
     assert failed["reason"] == "handshake" and logged in failed["msg"]
+
+
+def test_without_nsp_a_client_must_name_its_protocol(lab, certs):
+    gateway = lab.gateway(nsp={"enabled": False})
+    assert "no application protocol" in refusal(certs, gateway, lambda c: None)
+    failed = gateway.wait_event("auth.fail")
+    assert failed["reason"] == "handshake" and "ALPN" in failed["msg"]
+    assert [e["what"] for e in gateway.events_of("gateway.listen")] == ["control"]
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

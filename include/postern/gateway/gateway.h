@@ -8,8 +8,8 @@
 #include "postern/core/config.h"
 #include "postern/core/ports.h"
 #include "postern/core/registry.h"
+#include "postern/gateway/gateway_tls.h"
 #include "postern/net/loop.h"
-#include "postern/net/tls.h"
 #include "postern/pipe/budget.h"
 #include "postern/store/writer.h"
 
@@ -19,6 +19,16 @@ struct door;
 struct watch;
 struct worker;
 
+// Of what NSP clients say: answered by a close alone, and counted (posternctl status).
+enum nsp_ignored {
+  NSP_IGNORED_HEARTBEAT,  // of a client that is not there, or from somebody else
+  NSP_IGNORED_CLOSE,      // likewise
+  NSP_IGNORED_DISCONNECT, // without proof
+  NSP_IGNORED_REQUEST,    // malformed, or not finished
+  NSP_IGNORED_REVERSE,    // a reverse connection that was not let in
+  NSP_IGNORED_KINDS
+};
+
 struct gateway {
   // Set before the threads start.
   const char *config_file;
@@ -26,6 +36,7 @@ struct gateway {
   struct store *store;
   struct writer *writer;
   struct registry *registry;
+  struct lineages *lineages;
   struct ports *ports;
   struct audit *audit;
   struct worker **workers;
@@ -33,11 +44,12 @@ struct gateway {
   struct config_listen tunnel_addrs; // those of tunnels.address whose family the machine has
   struct budget budget;              // the whole gateway's buffers
   struct door *door;
+  _Atomic uint64_t nsp_ignored[NSP_IGNORED_KINDS];
 
   // The main thread's.
   struct loop *loop;
   struct config *config;
-  struct tls *tls;
+  struct gateway_tls tls;
   struct admin *admin;
   struct watch *watch;
   struct signals *signals;
@@ -51,9 +63,6 @@ void gateway_stop(struct gateway *g);
 int gateway_reload(struct gateway *g, struct err_text *e);
 // The log's format and level by the command line and the configuration.
 void gateway_set_log(const struct gateway *g, const struct config *c);
-// The TLS context of the control port by a configuration that came from `file`, which an error names.
-PERR_MUST_CHECK int gateway_make_tls(const struct config *c, const char *file, const struct tls *previous,
-                                     struct tls **out, struct err_text *e);
 
 // Asks a session's worker to end it. Any thread. `until` is told to the agent; 0: nothing to tell.
 void gateway_close_session(struct gateway *g, uint64_t session, unsigned worker, const char *reason, int64_t until);

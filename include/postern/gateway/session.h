@@ -58,6 +58,7 @@ void session_set_identity(struct session *s, const struct identity *who);
 
 void tunnels_on_open(struct session *s, const struct control_tunnel_open *o);
 void tunnels_on_close(struct session *s, uint32_t number);
+bool tunnels_has_name(const struct session *s, const char *name);
 void tunnels_claimed(struct session *s, uint32_t number, uint64_t attempt, int result);
 // A port that the user may no longer have.
 void tunnels_lose_port(struct session *s, enum store_kind kind, uint16_t port);

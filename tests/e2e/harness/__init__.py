@@ -5,6 +5,8 @@ Tests take the fixtures of conftest.py (`lab`, `gateway`, `certs`, `build`) and 
 from .certs import Certs
 from .lab import Lab
 from .linkproxy import LinkProxy
+from .nsp_client import NspClient, Refused
+from .nsp_wire import Dialer
 from .ports import PortRange, port_is_free
 from .procfs import cpu_seconds, fd_count, listening_ports, rss_kib, thread_count
 from .process import Process

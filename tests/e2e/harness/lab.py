@@ -1,5 +1,6 @@
 """All that one test started, and its orderly end."""
 from .linkproxy import LinkProxy
+from .nsp_client import NspClient
 from .programs import Agent, Gateway
 from .targets import Blackhole, Discard, Echo, RefusedPort, Reset, Sink, Source
 from .visitors import connect
@@ -10,7 +11,7 @@ class Lab:
 
     def __init__(self, build, certs, folder):
         self.build, self.certs, self.folder = build, certs, folder
-        self.gateways, self.agents, self._targets, self._visitors = [], [], [], []
+        self.gateways, self.agents, self.nsp_clients, self._targets, self._visitors = [], [], [], [], []
 
     def gateway(self, start=True, certs=None, **options):
         """A gateway, ready for agents. `options` are Gateway's; the rest overrides gateway.json."""
@@ -25,6 +26,12 @@ class Lab:
         agent = Agent(self.build, gateway, self.folder / name, token, tunnels, name=name, **options)
         self.agents.append(agent)
         return agent.start(connected) if start else agent
+
+    def nsp_client(self, gateway, *arguments, login=True, **options):
+        """A scripted NSP client, logged in with idle reverse connections unless login=False; NspClient's arguments."""
+        client = NspClient(gateway, *arguments, **options)
+        self.nsp_clients.append(client)
+        return client.login() if login else client
 
     def run(self, program, *arguments, **options):
         """Runs a program of the build to its end, in the test's folder; Build.run tells the options."""
@@ -75,7 +82,10 @@ class Lab:
         """Stops everything; returns what was wrong: bad ends, sanitizers' lines, secrets in logs."""
         for sock in self._visitors:
             sock.close()
-        problems = []
+        for client in self.nsp_clients:
+            client.close()
+        problems = [f"NSP client {number}: {problem}" for number, client in enumerate(self.nsp_clients, 1)
+                    for problem in client.problems]
         for group in (self.agents, self.gateways):
             for program in group:
                 program.ask_to_stop()

@@ -10,7 +10,7 @@ import random
 import socket
 import tempfile
 
-FIRST, LAST, BLOCK = 20000, 31999, 20
+FIRST, LAST, BLOCK = 20000, 31999, 24
 BLOCKS = (LAST - FIRST + 1) // BLOCK
 
 

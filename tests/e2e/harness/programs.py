@@ -83,20 +83,31 @@ def target_address(target):
 
 
 class Gateway(Process):
-    """posternd in a folder of its own. `port` is the control port, `ports` the tunnels' range."""
+    """posternd in a folder of its own. `port` is the control port, `reverse_port` and `web_port` are the NSP clients',
+    `ports` the tunnels' range. With `plaintext` NSP clients are served without TLS too: `plain_port`,
+    `plain_reverse_port`, `plain_web_port`.
+    """
 
-    def __init__(self, build, certs, folder, name="gateway", ports=18, log_level="info", **overrides):
+    def __init__(self, build, certs, folder, name="gateway", ports=18, log_level="info", plaintext=False, **overrides):
         folder = pathlib.Path(folder)
         folder.mkdir(parents=True)
         argv = [build.program("posternd"), "-c", "gateway.json", "--log", "json", "--log-level", log_level]
-        # The control port comes out of the locked range too: it stays the same across restarts, and no program can
-        # take it meanwhile as one could an ephemeral port.
-        self._range = PortRange(ports + 1)
-        self.port = self._range.first
-        self.ports = range(self._range.first + 1, self._range.last + 1)
+        # The gateway's own ports come out of the locked range too: they stay the same across restarts, and no program
+        # can take them meanwhile as one could an ephemeral port.
+        own = 6 if plaintext else 3
+        self._range = PortRange(own + ports)
+        self.port, self.reverse_port, self.web_port = (self._range.first + at for at in range(3))
+        self.ports = range(self._range.first + own, self._range.last + 1)
         self.build, self.certs, self.secrets = build, certs, []
+        if plaintext:
+            self.plain_port, self.plain_reverse_port, self.plain_web_port = (self._range.first + at for at in (3, 4, 5))
+            overrides = merge({"nsp": {"plaintext": {"control": f"127.0.0.1:{self.plain_port}",
+                                                     "reverse": f"127.0.0.1:{self.plain_reverse_port}",
+                                                     "web": f"127.0.0.1:{self.plain_web_port}"}}}, overrides)
         self.config = merge({
             "control": {"listen": [f"127.0.0.1:{self.port}"]},
+            "reverse": {"listen": [f"127.0.0.1:{self.reverse_port}"]},
+            "web": {"listen": [f"127.0.0.1:{self.web_port}"]},
             "tls": {"certificate": str(certs.crt), "key": str(certs.key)},
             "database": "db",
             "tunnels": {"address": "127.0.0.1", "ports": f"{self.ports[0]}-{self.ports[-1]}"},
