@@ -1,5 +1,6 @@
-// bulk: visitors that move as many bytes as they can for a while and then end their half; the clock runs until the last
-// byte of all has arrived, and every byte sent must have. Called by load's main; owns the visitors. One thread.
+// bulk: visitors that move as many bytes as they can for a while. Those of an echo then end their half; the clock runs
+// until the last byte of all has arrived, and every byte sent must have. The others just leave, which also a relay that
+// knows no half-close does justice to. Called by load's main; owns the visitors. One thread.
 #include "bulk.h"
 #include "net.h"
 #include "target.h"
@@ -17,7 +18,8 @@ static const double grace_seconds = 30;
 struct visitor {
   int fd; // -1 when it is over
   uint64_t sent, received;
-  char tail[sizeof(uint64_t)]; // the last bytes received while uploading: the target's count
+  uint64_t confirmed;          // while uploading: the target's latest count
+  char word[sizeof(uint64_t)]; // of it, what came of the next
 };
 
 struct bulk {
@@ -41,32 +43,38 @@ static void fail(struct bulk *b, struct visitor *v, enum fault fault, int cause)
   hang_up(b, v);
 }
 
-static bool is_complete(const struct bulk *b, const struct visitor *v) {
-  uint64_t confirmed;
-  memcpy(&confirmed, v->tail, sizeof confirmed);
-  switch (b->duty) {
-  case TARGET_ECHO: return v->received == v->sent;
-  case TARGET_DISCARD: return v->received == sizeof confirmed && confirmed == v->sent;
-  default: return v->received > 0;
-  }
-}
-
 static void on_end(struct bulk *b, struct visitor *v) {
   if (!b->ending) {
     fail(b, v, FAULT_EOF, 0);
-  } else if (!is_complete(b, v)) {
+  } else if (v->received != v->sent) {
     fail(b, v, FAULT_WRONG, 0);
   } else {
-    b->tally->bytes += b->duty == TARGET_DISCARD ? v->sent : v->received;
+    b->tally->bytes += v->received;
     hang_up(b, v);
   }
+}
+
+// The target's counts grow, and are of bytes that were sent.
+static bool take_counts(struct visitor *v, const char *data, size_t len) {
+  for (size_t i = 0; i < len; i++) {
+    uint64_t count;
+    size_t at = (v->received + i) % sizeof v->word;
+    v->word[at] = data[i];
+    if (at + 1 < sizeof v->word) continue;
+    memcpy(&count, v->word, sizeof count);
+    if (count <= v->confirmed || count > v->sent) return false;
+    v->confirmed = count;
+  }
+  return true;
 }
 
 static void on_readable(struct bulk *b, struct visitor *v) {
   ssize_t n = recv(v->fd, b->in, CHUNK, 0);
   if (n > 0) {
-    if (b->duty == TARGET_DISCARD && v->received + (size_t)n <= sizeof v->tail)
-      memcpy(v->tail + v->received, b->in, (size_t)n);
+    if (b->duty == TARGET_DISCARD && !take_counts(v, b->in, (size_t)n)) {
+      fail(b, v, FAULT_WRONG, 0);
+      return;
+    }
     v->received += (uint64_t)n;
   } else if (n == 0) {
     on_end(b, v);
@@ -122,6 +130,27 @@ static void end_halves(struct bulk *b) {
   }
 }
 
+// Who moved nothing at all has waited in vain.
+static void leave(struct bulk *b) {
+  for (unsigned i = 0; i < b->count; i++) {
+    struct visitor *v = &b->visitors[i];
+    if (v->fd < 0) continue;
+    uint64_t moved = b->duty == TARGET_DISCARD ? v->confirmed : v->received;
+    b->tally->bytes += moved;
+    if (moved)
+      hang_up(b, v);
+    else
+      fail(b, v, FAULT_TIMEOUT, 0);
+  }
+}
+
+static void drain(struct bulk *b, double deadline) {
+  end_halves(b);
+  while (b->open && clock_seconds() < deadline) turn(b);
+  for (unsigned i = 0; i < b->count; i++)
+    if (b->visitors[i].fd >= 0) fail(b, &b->visitors[i], FAULT_TIMEOUT, 0);
+}
+
 static void run(struct tally *t, char duty, uint16_t port, unsigned count, double seconds) {
   struct bulk *b = calloc(1, sizeof *b);
   if (!b || !(b->visitors = calloc(count, sizeof *b->visitors))) die("calloc");
@@ -133,11 +162,9 @@ static void run(struct tally *t, char duty, uint16_t port, unsigned count, doubl
   double from = clock_seconds();
   open_all(b, port);
   while (b->open && clock_seconds() < from + seconds) turn(b);
-  end_halves(b);
-  while (b->open && clock_seconds() < from + seconds + grace_seconds) turn(b);
+  if (duty == TARGET_ECHO) drain(b, from + seconds + grace_seconds);
   t->seconds = clock_seconds() - from;
-  for (unsigned i = 0; i < count; i++)
-    if (b->visitors[i].fd >= 0) fail(b, &b->visitors[i], FAULT_TIMEOUT, 0);
+  leave(b);
   close(b->poller);
   free(b->visitors);
   free(b);

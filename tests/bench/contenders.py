@@ -1,4 +1,5 @@
-"""The contenders: bare loopback, ssh -R through an sshd of its own, and Postern. Each leads to the same target.
+"""The contenders: bare loopback, ssh -R through an sshd of its own, Postern, and Postern with an NSP client in the
+agent's place. Each leads to the same target.
 
 A contender prepares its keys once in its own folder; start() gives it a `port` for visitors, stop() ends its programs.
 """
@@ -8,6 +9,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import socket
 
 from programs import BenchError, Program, descendants, run
@@ -141,8 +143,9 @@ class Ssh(Contender):
             asking.stop()
 
 
-class Postern(Contender):
-    name, title = "postern", "Postern"
+class Gateway(Contender):
+    """A gateway with a user whose token is in a file; how it is reached is for the subclasses."""
+    settings = {}
 
     def __init__(self, folder, target_port, programs):
         super().__init__(folder, target_port)
@@ -154,6 +157,7 @@ class Postern(Contender):
             "tls": {"certificate": "certs/gateway.crt", "key": "certs/gateway.key"},
             # Between the ports of the end-to-end tests, which may run meanwhile, and those of outgoing connections.
             "tunnels": {"address": "127.0.0.1", "ports": "32000-32767"},
+            **self.settings,
         })
         ctl = [self._bin / "posternctl", "-c", self.folder / "gateway.json"]
         run([*ctl, "user", "add", "bench"])
@@ -161,10 +165,26 @@ class Postern(Contender):
         token.touch(mode=0o600)
         token.write_text(run([*ctl, "token", "create", "bench"]))
 
-    def start(self):
+    def _start_gateway(self, *listeners):
+        """Returns the ports of these listeners."""
         gateway = self._program("posternd", [self._bin / "posternd", "-c", "gateway.json"])
-        control_port = gateway.wait_line(r"gateway\.listen: .*what=control .*port=(\d+)")[1]
         gateway.wait_line(r"gateway\.ready:")
+        return [gateway.wait_line(rf"gateway\.listen: .*what={name} .*port=(\d+)")[1] for name in listeners]
+
+    def sides(self):
+        gateway, agent = self.programs
+        return {"gateway": [gateway.pid], "agent": [agent.pid]}
+
+    def _write(self, name, value):
+        (self.folder / name).write_text(json.dumps(value, indent=2))
+
+
+class Postern(Gateway):
+    name, title = "postern", "Postern"
+    settings = {"nsp": {"enabled": False}}
+
+    def start(self):
+        [control_port] = self._start_gateway("control")
         self._write("agent.json", {
             "server": f"127.0.0.1:{control_port}",
             "token_file": "token",
@@ -174,12 +194,32 @@ class Postern(Contender):
         agent = self._program("postern", [self._bin / "postern", "-c", "agent.json"])
         self.port = int(agent.wait_line(r"tunnel\.open: .*port=(\d+)")[1])
 
-    def sides(self):
-        gateway, agent = self.programs
-        return {"gateway": [gateway.pid], "agent": [agent.pid]}
 
-    def _write(self, name, value):
-        (self.folder / name).write_text(json.dumps(value, indent=2))
+class Nsp(Gateway):
+    """A gateway with an NSP client, which answers new connections itself and takes bulk to the target."""
+    settings = {"reverse": {"listen": ["127.0.0.1:0"]}, "web": {"listen": ["127.0.0.1:0"]}}
+    good_ends = (0, 1)  # 1: it counted an error, which is in its report
+
+    def __init__(self, folder, target_port, programs, client, tls_version):
+        self.name, self.title = f"nsp-{tls_version}", f"NSP, TLS {tls_version}"
+        super().__init__(folder, target_port, programs)
+        self._client, self._tls_version = client, tls_version
+        self._reports = 0
+
+    def start(self):
+        control_port, reverse_port = self._start_gateway("control", "reverse")
+        argv = [self._client, control_port, reverse_port, self.target_port, "certs/ca.crt", "token",
+                "-t", self._tls_version]
+        client = self._program("nsp_bench", argv)
+        self.port = int(client.wait_line(r'"port":(\d+)')[1])
+        self._reports = 0
+
+    def report(self):
+        """What the client counted since the last one."""
+        client = self.programs[-1]
+        self._reports += 1
+        client.signal(signal.SIGUSR1)
+        return json.loads(client.wait_line(rf'\{{"report":{self._reports},.*\}}')[0])
 
 
 def free_port():

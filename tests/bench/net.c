@@ -1,11 +1,12 @@
-// net: sockets of the loopback interface, the clock and the way out. Called by every part of the load generator; the
-// caller owns each descriptor. One thread.
+// net: sockets of the loopback interface, the clock and the way out. Called by every part of the benchmark's programs;
+// the caller owns each descriptor. One thread.
 #include "net.h"
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -22,8 +23,7 @@ double clock_seconds(void) {
 }
 
 void die(const char *what) {
-  fprintf(stderr, "load: ");
-  perror(what);
+  fprintf(stderr, "%s: %s: %s\n", program_invocation_short_name, what, strerror(errno));
   exit(1);
 }
 

@@ -1,4 +1,4 @@
-// net: sockets of the loopback interface, the clock and the way out, for every part of the load generator.
+// net: sockets of the loopback interface, the clock and the way out, for every part of the benchmark's programs.
 #ifndef BENCH_NET_H
 #define BENCH_NET_H
 #include <stdint.h>

@@ -60,6 +60,9 @@ class Program:
         if self._child.poll() is not None:
             raise BenchError(f"{self.name} has ended with {self._child.returncode}{self.tail()}")
 
+    def signal(self, number):
+        self._child.send_signal(number)
+
     def stop(self):
         """Ends it; returns its status, negative for a signal."""
         if self._child.poll() is None:

@@ -20,46 +20,57 @@ ROWS = [
     ("Memory per idle visitor, gateway (KiB)", "memory", "gateway", True),
     ("Memory per idle visitor, agent (KiB)", "memory", "agent", True),
 ]
-SUBJECT = "postern"
-RIVALS = ("ssh", "loopback")
+NSP_ROWS = [
+    ("New connections/s, 32 at once", "nsp-conn-32", "per_s", False),
+    ("... median time of one (µs)", "nsp-conn-32", "p50_us", True),
+    ("... Disconnect connections/s beside them", "nsp-conn-32", "disconnects_per_s", False),
+    ("... TLS handshakes resumed (%)", "nsp-conn-32", "resumed_percent", False),
+    ("Bulk download, 1 connection (MB/s)", "nsp-download-1", "mb_per_s", False),
+    ("Bulk upload, 1 connection (MB/s)", "nsp-upload-1", "mb_per_s", False),
+]
 
 
-def summarise(results):
-    """The rows of the table. `results` is {work: {contender: [result of each round]}}."""
-    return [_row(label, results[work], work, key, less) for label, work, key, less in ROWS if work in results]
+class Table:
+    """Medians and ratios of what was measured. `results` is {work: {contender: [result of each round]}}; the ratios are
+    those of the contender `subject` to each of `rivals`."""
 
+    def __init__(self, rows, results, contenders, subject, rivals):
+        self._titles = {contender.name: contender.title for contender in contenders}
+        self._subject, self._rivals = subject, rivals
+        self.rows = [self._row(label, results[work], work, key, less)
+                     for label, work, key, less in rows if work in results]
 
-def _row(label, by_contender, work, key, less_is_better):
-    values = {name: [result[key] for result in rounds] for name, rounds in by_contender.items()}
-    ratios = {rival: statistics.median(map(_ratio, values[SUBJECT], values[rival]))
-              for rival in RIVALS if rival in values}
-    return {"label": label, "work": work, "key": key, "less_is_better": less_is_better,
-            "medians": {name: statistics.median(rounds) for name, rounds in values.items()},
-            "rounds": values, "ratios": ratios}
+    def _row(self, label, by_contender, work, key, less_is_better):
+        values = {name: [result[key] for result in rounds] for name, rounds in by_contender.items()
+                  if key in rounds[0]}
+        ratios = {rival: statistics.median(map(_ratio, values[self._subject], values[rival]))
+                  for rival in self._rivals if rival in values}
+        return {"label": label, "work": work, "key": key, "less_is_better": less_is_better,
+                "medians": {name: statistics.median(rounds) for name, rounds in values.items()},
+                "rounds": values, "ratios": ratios}
+
+    def markdown(self):
+        head = ["", *self._titles.values(),
+                *(f"{self._titles[self._subject]} / {self._titles[rival]}" for rival in self._rivals)]
+        body = [[row["label"], *(_number(row["medians"].get(name)) for name in self._titles),
+                 *(_number(row["ratios"].get(rival)) for rival in self._rivals)] for row in self.rows]
+        widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
+        rule = ["-" * widths[0]] + ["-" * (width - 1) + ":" for width in widths[1:]]
+        aligned = [_line(head, widths), "| " + " | ".join(rule) + " |", *(_line(line, widths) for line in body)]
+        return "\n".join(aligned) + "\n"
 
 
 def _ratio(value, other):
     return value / other if other else float("nan")
 
 
-def errors_of(results):
+def errors_of(*results):
     """{contender: errors of all its runs}."""
     sums = {}
-    for by_contender in results.values():
+    for by_contender in (by_contender for each in results for by_contender in each.values()):
         for name, rounds in by_contender.items():
             sums[name] = sums.get(name, 0) + sum(result["errors"] for result in rounds)
     return sums
-
-
-def markdown(rows, titles):
-    """The table; `titles` maps contenders to their columns."""
-    head = ["", *titles.values(), *(f"{titles[SUBJECT]} / {titles[rival]}" for rival in RIVALS)]
-    body = [[row["label"], *(_number(row["medians"].get(name)) for name in titles),
-             *(_number(row["ratios"].get(rival)) for rival in RIVALS)] for row in rows]
-    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
-    rule = ["-" * widths[0]] + ["-" * (width - 1) + ":" for width in widths[1:]]
-    aligned = [_line(head, widths), "| " + " | ".join(rule) + " |", *(_line(line, widths) for line in body)]
-    return "\n".join(aligned) + "\n"
 
 
 def _line(cells, widths):

@@ -14,13 +14,17 @@ import sys
 import tempfile
 
 import report
-from contenders import PROJECT, Loopback, Postern, Ssh
-from programs import BenchError, Load, private_kib, run, settled_kib
+from contenders import Loopback, Nsp, Postern, Ssh
+from programs import BenchError, Load, run, settled_kib
 
 # (mode of the load generator, connections)
 LOADS = [("conn", 1), ("conn", 32), ("conn", 256), ("ping", 1), ("ping", 32), ("pump", 4), ("download", 4),
          ("upload", 4)]
 MEMORY = "memory"
+# NSP clients, and the agent beside them.
+NSP = "nsp"
+NSP_LOADS = [("conn", 32), ("download", 1), ("upload", 1)]
+NSP_TLS = ("1.3", "1.2")
 SPARE_DESCRIPTORS = 64
 
 
@@ -28,12 +32,13 @@ def work_name(mode, connections):
     return f"{mode}-{connections}"
 
 
-WORKS = [work_name(*load) for load in LOADS] + [MEMORY]
+WORKS = [work_name(*load) for load in LOADS] + [MEMORY, NSP]
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--load", type=pathlib.Path, required=True, help="the load generator")
+    parser.add_argument("--nsp-client", type=pathlib.Path, required=True, help="the NSP client")
     parser.add_argument("--bin", type=pathlib.Path, required=True, help="the folder with Postern's programs")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="the folder for results.json and table.md")
     parser.add_argument("--rounds", type=int, default=3, help="rounds (default: 3)")
@@ -53,43 +58,74 @@ def parse_arguments():
 
 
 class Bench:
-    """The contenders and what was measured. `results` is {work: {contender: [result of each round]}}."""
+    """The contenders and what was measured. `results` and `nsp_results` are {work: {contender: [result of each
+    round]}}; the agent of Postern is the first of `nsp_contenders`."""
 
-    def __init__(self, options, load, contenders):
-        self.options, self.load, self.contenders = options, load, contenders
-        self.results, self.problems = {}, []
-        self._orders = {name: itertools.cycle(itertools.permutations(members))
-                        for name, members in (("load", contenders), ("memory", contenders[1:]))}
+    def __init__(self, options, load, contenders, nsp_contenders):
+        self.options, self.load = options, load
+        self.contenders, self.nsp_contenders = contenders, nsp_contenders
+        self.results, self.nsp_results, self.problems = {}, {}, []
+        members = {"load": contenders, "memory": contenders[1:], NSP: nsp_contenders}
+        self._orders = {name: itertools.cycle(itertools.permutations(members[name])) for name in members}
 
     def measure(self):
         wanted = self.options.only or WORKS
         loads = [load for load in LOADS if work_name(*load) in wanted]
+        rounds = range(1, self.options.rounds + 1)
         try:
-            for round_number in range(1, self.options.rounds + 1):
-                if MEMORY in wanted:
+            if MEMORY in wanted:
+                for round_number in rounds:
                     self._memory_round(round_number)
             if loads:
-                for contender in self.contenders:
-                    contender.start()
-                for round_number in range(1, self.options.rounds + 1):
+                self._start_all(self.contenders)
+                for round_number in rounds:
                     self._load_round(round_number, loads)
+                self._stop_all(self.contenders)
+            if NSP in wanted:
+                self._start_all(self.nsp_contenders)
+                for round_number in rounds:
+                    self._nsp_round(round_number)
         finally:
-            self._stop_all()
+            self._stop_all(self.contenders + self.nsp_contenders)
 
     def _load_round(self, round_number, loads):
         for mode, connections in loads:
             for contender in next(self._orders["load"]):
-                result = self.load.measure(mode, contender.port, connections, self.options.seconds)
-                contender.check()
-                rate = f"{result['mb_per_s']:,.1f} MB/s" if result["mb_per_s"] else f"{result['per_s']:,.0f}/s"
-                self._note(round_number, work_name(mode, connections), contender, result, rate)
+                result, rate = self._load_of(contender, mode, connections)
+                self._note(self.results, round_number, work_name(mode, connections), contender, result, rate)
+
+    def _load_of(self, contender, mode, connections):
+        result = self.load.measure(mode, contender.port, connections, self.options.seconds)
+        contender.check()
+        return result, f"{result['mb_per_s']:,.1f} MB/s" if result["mb_per_s"] else f"{result['per_s']:,.0f}/s"
+
+    def _nsp_round(self, round_number):
+        agent = self.nsp_contenders[0]
+        for mode, connections in NSP_LOADS:
+            for contender in next(self._orders[NSP]):
+                if contender is not agent:
+                    contender.report()  # begins a new one
+                result, rate = self._load_of(contender, mode, connections)
+                if contender is not agent:
+                    rate += self._add_report(result, contender.report())
+                self._note(self.nsp_results, round_number, f"{NSP}-{work_name(mode, connections)}", contender, result,
+                           rate)
+
+    def _add_report(self, result, counted):
+        """What the client counted goes into the result: connections for Disconnect, resumptions, errors."""
+        result["disconnects_per_s"] = counted["disconnects"] / counted["seconds"]
+        result["resumed_percent"] = 100 * counted["resumed"] / max(counted["handshakes"], 1)
+        result["client"] = counted
+        result["errors"] += counted["errors"]
+        result["first_fault"] = result["first_fault"] or counted["first_error"]
+        return f", {result['disconnects_per_s']:,.0f} Disconnects/s, {result['resumed_percent']:.1f} % resumed"
 
     def _memory_round(self, round_number):
         for contender in next(self._orders["memory"]):
             contender.start()
             result = self._memory_of(contender)
             self.problems += contender.stop()
-            self._note(round_number, MEMORY, contender, result,
+            self._note(self.results, round_number, MEMORY, contender, result,
                        f"gateway {result['gateway']:.2f} KiB, agent {result['agent']:.2f} KiB per visitor")
 
     def _memory_of(self, contender):
@@ -104,14 +140,18 @@ class Bench:
             raise BenchError(f"{contender.title} did not hold {self.options.visitors} visitors: {result}")
         return result | per_visitor | {"before": before}
 
-    def _note(self, round_number, work, contender, result, text):
-        self.results.setdefault(work, {}).setdefault(contender.name, []).append(result)
+    def _note(self, results, round_number, work, contender, result, text):
+        results.setdefault(work, {}).setdefault(contender.name, []).append(result)
         if result["errors"]:
             text += f", {result['errors']} ERRORS: {result['faults']} ({result['first_fault']})"
         print(f"round {round_number}  {work:<10}  {contender.title:<13}  {text}", flush=True)
 
-    def _stop_all(self):
-        for contender in self.contenders:
+    def _start_all(self, contenders):
+        for contender in contenders:
+            contender.start()
+
+    def _stop_all(self, contenders):
+        for contender in contenders:
             self.problems += contender.stop()
 
 
@@ -136,14 +176,16 @@ def describe(options):
     }
 
 
-def write_results(options, about, bench, titles):
+def write_results(options, about, bench):
     """Writes results.json and table.md; returns the text of the latter."""
-    rows = report.summarise(bench.results)
-    about["errors"] = report.errors_of(bench.results)
+    titles = {c.name: c.title for c in bench.contenders + bench.nsp_contenders[1:]}
+    tables = [report.Table(report.ROWS, bench.results, bench.contenders, "postern", ("ssh", "loopback")),
+              report.Table(report.NSP_ROWS, bench.nsp_results, bench.nsp_contenders, "nsp-1.3", ("postern",))]
+    about["errors"] = report.errors_of(bench.results, bench.nsp_results)
     machine = about["machine"]
-    errors = ", ".join(f"{title} {about['errors'].get(name, 0)}" for name, title in titles.items())
+    errors = ", ".join(f"{title} {about['errors'][name]}" for name, title in titles.items() if name in about["errors"])
     text = "\n".join([
-        report.markdown(rows, titles),
+        *(table.markdown() for table in tables if table.rows),
         f"Machine: {machine['cores']} cores, {machine['cpu']}, {machine['memory_gib']} GiB, {machine['kernel']}, "
         f"{machine['system']}; load before the start {machine['load_before']}.",
         f"{about['postern']}; {about['openssh']}, {about['openssh_how']}, {about['openssh_cipher']}. "
@@ -152,8 +194,9 @@ def write_results(options, about, bench, titles):
         ""])
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "table.md").write_text(text)
-    (options.out / "results.json").write_text(json.dumps({"about": about, "rows": rows, "results": bench.results},
-                                                         indent=1) + "\n")
+    everything = {"about": about, "rows": [row for table in tables for row in table.rows],
+                  "results": bench.results | bench.nsp_results}
+    (options.out / "results.json").write_text(json.dumps(everything, indent=1) + "\n")
     return text
 
 
@@ -162,18 +205,20 @@ def bench_in(folder, options):
     load = Load(options.load.resolve(), folder)
     target, target_port = load.target()
     try:
+        programs, client = options.bin.resolve(), options.nsp_client.resolve()
         ssh = Ssh(folder, target_port, options.ssh_ciphers, options.ssh_session)
-        contenders = [Loopback(folder, target_port), ssh, Postern(folder, target_port, options.bin.resolve())]
+        postern = Postern(folder, target_port, programs)
+        nsp = [Nsp(folder, target_port, programs, client, version) for version in NSP_TLS]
         about = describe(options)
-        bench = Bench(options, load, contenders)
+        bench = Bench(options, load, [Loopback(folder, target_port), ssh, postern], [postern, *nsp])
         bench.measure()
         target.check()
     finally:
         target.stop()
-    about["openssh_cipher"] = ssh.cipher  # known once it has run
-    print("\n" + write_results(options, about, bench, {c.name: c.title for c in contenders}))
-    errors = report.errors_of(bench.results)
-    return bench.problems + [f"{name}: {errors[name]} errors" for name in ("loopback", "postern") if errors.get(name)]
+    about["openssh_cipher"] = ssh.cipher or "not run"  # known once it has run
+    print("\n" + write_results(options, about, bench))
+    return bench.problems + [f"{name}: {errors} errors" for name, errors in about["errors"].items()
+                             if errors and name != ssh.name]
 
 
 def main():

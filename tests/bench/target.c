@@ -17,9 +17,10 @@ enum { CHUNK = 65536, EVENTS = 256 };
 
 struct peer {
   int fd;
-  char duty;         // TARGET_*, 0 before the first byte
-  uint64_t received; // by TARGET_DISCARD
-  char *rest;        // of TARGET_ECHO: what its peer did not take yet
+  char duty; // TARGET_*, 0 before the first byte
+  uint64_t received;
+  uint64_t confirmed; // by TARGET_DISCARD
+  char *rest;         // of TARGET_ECHO: what its peer did not take yet
   size_t rest_len, rest_sent;
 };
 
@@ -78,19 +79,23 @@ static bool echo_rest(struct target *t, struct peer *p) {
   return true;
 }
 
+// Whoever is confirmed to reads all the time, so there is room.
+static bool confirm(struct peer *p) {
+  size_t sent;
+  if (p->received - p->confirmed < TARGET_CONFIRM - CHUNK) return true;
+  p->confirmed = p->received;
+  return send_some(p->fd, (const char *)&p->confirmed, sizeof p->confirmed, &sent) && sent == sizeof p->confirmed;
+}
+
 static bool on_readable(struct target *t, struct peer *p) {
   ssize_t n = recv(p->fd, t->chunk, CHUNK, 0);
-  size_t sent;
-  if (n < 0) return errno == EAGAIN;
-  if (n == 0) {
-    if (p->duty == TARGET_DISCARD) send_some(p->fd, (const char *)&p->received, sizeof p->received, &sent);
-    return false;
-  }
+  if (n <= 0) return n < 0 && errno == EAGAIN;
   if (!p->duty) {
     p->duty = t->chunk[0];
     if (p->duty == TARGET_SOURCE) poller_change(t->poller, p->fd, EPOLLIN | EPOLLOUT, p);
   }
   p->received += (uint64_t)n;
+  if (p->duty == TARGET_DISCARD) return confirm(p);
   return p->duty != TARGET_ECHO || echo(t, p, (size_t)n);
 }
 

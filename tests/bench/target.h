@@ -4,8 +4,9 @@
 
 enum {
   TARGET_ECHO = 'e',    // every byte comes back; an end is answered with an end
-  TARGET_DISCARD = 'd', // takes everything; answers an end with the number of bytes, a uint64_t, and an end
-  TARGET_SOURCE = 's',  // sends without end, until it is sent an end
+  TARGET_DISCARD = 'd', // takes everything; says the number of bytes, a uint64_t, at least every TARGET_CONFIRM bytes
+  TARGET_SOURCE = 's',  // sends without end
+  TARGET_CONFIRM = 1 << 20
 };
 
 // Prints {"port":N} and serves until a signal ends the program.
