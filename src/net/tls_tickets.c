@@ -109,7 +109,9 @@ static int on_ticket_key(SSL *ssl, unsigned char name[TICKET_NAME_LEN], unsigned
   } else {
     enum ticket_use use = ticket_ring_find(ring, name, clock_mono_ms(), &k);
     if (use == TICKET_UNKNOWN) return 0;
-    if (use == TICKET_RENEW) answer = 2;
+    // In TLS 1.3 clients use a ticket once (RFC 8446, C.4): without a new one every other connection would be a full
+    // handshake, and of another lineage.
+    if (use == TICKET_RENEW || SSL_version(ssl) >= TLS1_3_VERSION) answer = 2;
   }
   if (!ready_ciphers(&k, iv, cipher, mac, seal)) answer = -1;
   crypto_wipe(&k, sizeof k);

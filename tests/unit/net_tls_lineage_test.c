@@ -133,6 +133,31 @@ static void one_ticket_serves_twice(void **state) {
   }
 }
 
+static bool same_ticket(const SSL_SESSION *a, const SSL_SESSION *b) {
+  const unsigned char *ticket[2];
+  size_t len[2];
+  SSL_SESSION_get0_ticket(a, &ticket[0], &len[0]);
+  SSL_SESSION_get0_ticket(b, &ticket[1], &len[1]);
+  assert_true(len[0] > 0 && len[1] > 0);
+  return len[0] == len[1] && memcmp(ticket[0], ticket[1], len[0]) == 0;
+}
+
+// In TLS 1.3 a client may use a ticket once: it has a new one from every connection.
+static void each_resumption_brings_a_ticket(void **state) {
+  struct tls *client = plain_client(), *server = fx_server("gw", NULL, NULL);
+  SSL_SESSION *before = NULL, *now;
+  struct lineage first = shake_keeping(fx_ssl(client), server, false, &before);
+  for (int n = 0; n < 3; n++) {
+    assert_true(same(shake_keeping(fx_ssl(client), server, true, &now), first));
+    assert_false(same_ticket(before, now));
+    SSL_SESSION_free(before);
+    before = now;
+  }
+  SSL_SESSION_free(before);
+  tls_unref(client);
+  tls_unref(server);
+}
+
 static void reloads_keep_it(void **state) {
   for (size_t i = 0; i < 2; i++) {
     struct tls *client = plain_client(), *first = fx_server("gw", NULL, NULL);
@@ -315,6 +340,7 @@ int main(void) {
       cmocka_unit_test(resumptions_keep_it),
       cmocka_unit_test(full_handshakes_draw_anew),
       cmocka_unit_test(one_ticket_serves_twice),
+      cmocka_unit_test(each_resumption_brings_a_ticket),
       cmocka_unit_test(reloads_keep_it),
       cmocka_unit_test(another_client_ca_ends_it),
       cmocka_unit_test(renewed_tickets_keep_it),
