@@ -284,3 +284,20 @@ const char *config_fixed_difference(const struct config *a, const struct config 
   const struct opt *o = opt_fixed_difference(options, OPTIONS, a, b);
   return o != NULL ? o->path : NULL;
 }
+
+// The database's name is left out: it is looked at by whoever starts alone.
+void config_keep_fixed(struct config *c, const struct config *running) {
+  c->control = running->control;
+  c->reverse = running->reverse;
+  c->web = running->web;
+  c->tunnels = running->tunnels;
+  c->http_port = running->http_port;
+  c->https_port = running->https_port;
+  c->nsp_enabled = running->nsp_enabled;
+  c->nsp_dialect = running->nsp_dialect;
+  c->nsp_plaintext = running->nsp_plaintext;
+  c->plaintext_control = running->plaintext_control;
+  c->plaintext_reverse = running->plaintext_reverse;
+  c->plaintext_web = running->plaintext_web;
+  c->workers = running->workers;
+}

@@ -12,11 +12,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BUSY_S = 60, NO_MEMORY_RETRY_S = 1 };
+enum { BUSY_S = 60, RETRY_S = 1 };
 
 struct node {
   struct registry_entry e; // first: an entry's address is its node's
   bool current;
+  bool arrived; // at its worker
+  bool beat;    // a heartbeat is on its way to its worker
+  char doom[NAME_TEXT]; // why it is to be closed on arrival; "": it is not
+  int64_t doom_until;
   UT_hash_handle hh;
 };
 
@@ -26,6 +30,7 @@ struct place {
   int64_t taken[REGISTRY_TAKEOVERS]; // wall seconds of the latest takeovers from a linked session
   unsigned ntaken;
   int64_t busy_until; // 0: nobody is refused
+  unsigned arriving;  // sessions that have not arrived
   UT_hash_handle hh;
 };
 
@@ -127,6 +132,7 @@ static struct node *add_node(struct registry *r, const struct registry_login *lo
   n->e.protocol = login->protocol;
   n->e.worker = worker;
   n->e.peer = login->peer;
+  n->e.plaintext = login->plaintext;
   n->e.since = login->now;
   n->current = true;
   HASH_ADD(hh, r->by_id, e.id, sizeof n->e.id, n);
@@ -174,12 +180,13 @@ static enum registry_verdict enter_new(struct registry *r, struct tenant *t, con
   unsigned instances = t == NULL ? 0 : HASH_COUNT(t->places);
   if (instances >= login->who->limits.instances) return REGISTRY_LIMIT;
   struct place *p = add_place(r, t, login->who->user, login->instance);
-  if (p == NULL) return busy(out, login->now + NO_MEMORY_RETRY_S);
+  if (p == NULL) return busy(out, login->now + RETRY_S);
   p->current = add_node(r, login, least_loaded(r));
   if (p->current == NULL) {
     remove_place(r, login->who->user, login->instance);
-    return busy(out, login->now + NO_MEMORY_RETRY_S);
+    return busy(out, login->now + RETRY_S);
   }
+  p->arriving = 1;
   place_found(out, p->current);
   return REGISTRY_NEW;
 }
@@ -194,12 +201,16 @@ static enum registry_verdict enter_held(struct registry *r, struct place *p, con
   }
   bool linked = atomic_load(&older->e.linked);
   bool fight = linked && !login->yields;
+  if (p->arriving >= REGISTRY_ARRIVING) return busy(out, login->now + RETRY_S);
   if (fight && place_busy(p, login->now)) return busy(out, p->busy_until);
   struct node *n = add_node(r, login, older->e.worker);
-  if (n == NULL) return busy(out, login->now + NO_MEMORY_RETRY_S);
+  if (n == NULL) return busy(out, login->now + RETRY_S);
   if (fight) note_takeover(p, login->now);
+  n->e.displaced.id = older->e.id;
+  memcpy(n->e.displaced.token_id, older->e.who.token_id, sizeof n->e.displaced.token_id);
   older->current = false;
   p->current = n;
+  p->arriving++;
   place_found(out, n);
   out->older = older->e.id;
   out->older_peer = older->e.peer;
@@ -218,9 +229,63 @@ enum registry_verdict registry_enter(struct registry *r, const struct registry_l
   return v;
 }
 
+static struct node *find_node(struct registry *r, uint64_t id) {
+  struct node *n;
+  HASH_FIND(hh, r->by_id, &id, sizeof id, n);
+  return n;
+}
+
+// It is no longer on its way to its worker.
+static void end_arriving(struct registry *r, struct node *n) {
+  if (n->arrived) return;
+  n->arrived = true;
+  // The place may be another one by now, after the one that this session came to was given up.
+  struct place *p = find_place(find_tenant(r, n->e.who.user), n->e.instance);
+  if (p != NULL && p->arriving > 0) p->arriving--;
+}
+
+bool registry_arrive(struct registry *r, uint64_t id, char reason[NAME_TEXT], int64_t *until) {
+  pthread_mutex_lock(&r->lock);
+  struct node *n = find_node(r, id);
+  bool doomed = n != NULL && n->doom[0] != '\0';
+  if (n != NULL) end_arriving(r, n);
+  if (doomed) {
+    memcpy(reason, n->doom, NAME_TEXT);
+    *until = n->doom_until;
+  }
+  pthread_mutex_unlock(&r->lock);
+  return !doomed;
+}
+
+void registry_doom(struct registry *r, uint64_t id, const char *reason, int64_t until) {
+  pthread_mutex_lock(&r->lock);
+  struct node *n = find_node(r, id);
+  if (n != NULL && !n->arrived) {
+    strncpy(n->doom, reason, NAME_MAX_LEN);
+    n->doom_until = until;
+  }
+  pthread_mutex_unlock(&r->lock);
+}
+
+bool registry_beat(struct registry *r, uint64_t id) {
+  pthread_mutex_lock(&r->lock);
+  struct node *n = find_node(r, id);
+  bool first = n != NULL && !n->beat;
+  if (first) n->beat = true;
+  pthread_mutex_unlock(&r->lock);
+  return first;
+}
+
+void registry_beat_taken(struct registry *r, struct registry_entry *e) {
+  pthread_mutex_lock(&r->lock);
+  ((struct node *)e)->beat = false;
+  pthread_mutex_unlock(&r->lock);
+}
+
 void registry_leave(struct registry *r, struct registry_entry *e) {
   pthread_mutex_lock(&r->lock);
   struct node *n = (struct node *)e;
+  end_arriving(r, n);
   if (n->current) remove_place(r, e->who.user, e->instance);
   remove_node(r, n);
   pthread_mutex_unlock(&r->lock);
@@ -252,6 +317,8 @@ static void view_of(const struct registry_entry *e, struct registry_view *v) {
                               .protocol = e->protocol,
                               .worker = e->worker,
                               .peer = e->peer,
+                              .plaintext = e->plaintext,
+                              .displaced = e->displaced,
                               .since = e->since,
                               .tunnels = atomic_load(&e->tunnels),
                               .visitors = atomic_load(&e->visitors),
@@ -270,9 +337,8 @@ bool registry_find(struct registry *r, uint32_t user, const char *instance, stru
 }
 
 bool registry_get(struct registry *r, uint64_t id, struct registry_view *out) {
-  struct node *n;
   pthread_mutex_lock(&r->lock);
-  HASH_FIND(hh, r->by_id, &id, sizeof id, n);
+  const struct node *n = find_node(r, id);
   bool found = n != NULL && n->current;
   if (found) view_of(&n->e, out);
   pthread_mutex_unlock(&r->lock);

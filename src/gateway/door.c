@@ -161,6 +161,7 @@ static void take_config(void *arg) {
   d->config = n->config;
   d->tls = n->tls;
   if (d->web) web_set_config(d->web, d->config);
+  if (!d->config->anonymous) anonymous_close_all(d->gateway); // from here on nobody else comes in
   free(n);
 }
 

@@ -3,6 +3,7 @@
 #include "postern/base/clock.h"
 #include "postern/base/crypto.h"
 #include "postern/base/log.h"
+#include "postern/core/anonymous.h"
 #include "postern/gateway/door_nsp.h"
 
 #include <stdio.h>
@@ -11,11 +12,12 @@
 
 struct talk {
   struct nsp_request_parser parser;
-  struct nsp_arrival *arrival; // from the head on, where the credential is good
+  struct nsp_arrival *arrival; // from the head on, where the credential is good and the apps are not too many
   enum auth_result verdict;
-  bool anonymous;           // no credential, and none is needed
-  char user[NAME_TEXT];     // who is refused
-  int64_t until;
+  bool anonymous;      // no credential, and none is needed
+  struct identity who; // whom the credential says
+  unsigned refused;    // the place of the first app that cannot be served, from 1; 0: none
+  const char *why;     // … and why, static text
 };
 
 static struct talk *talk_of(struct caller *c) { return c->talk; }
@@ -38,7 +40,18 @@ bool nsp_caller_proves(struct caller *c, const struct registry_view *v) {
 
 bool nsp_caller_owns_anonymous(struct caller *c, const struct registry_view *v) {
   if (!v->who.anonymous || !c->door->config->anonymous) return false;
-  return nsp_caller_proves(c, v) || (c->port->plaintext && addr_equal_ip(&c->peer, &v->peer));
+  if (nsp_caller_proves(c, v)) return true;
+  bool nothing_better = v->plaintext && !v->who.token_id[0];
+  return nothing_better && c->port->plaintext && addr_equal_ip(&c->peer, &v->peer);
+}
+
+bool nsp_caller_displaced(struct caller *c, const struct registry_view *v, const char *token_id) {
+  struct lineages *l = c->door->gateway->lineages;
+  struct nsp_proof p = nsp_caller_proof(c);
+  if (!v->displaced.id) return false;
+  if (p.there && lineages_linked(l, p.lineage, v->id)) return false;
+  if (p.there && lineages_linked(l, p.lineage, v->displaced.id)) return true;
+  return token_id[0] && strcmp(token_id, v->who.token_id) != 0 && strcmp(token_id, v->displaced.token_id) == 0;
 }
 
 bool nsp_caller_session(struct caller *c, uint32_t user, struct registry_view *v) {
@@ -61,13 +74,20 @@ static struct worker *worker_of(struct caller *c, const struct registry_view *v)
 
 // ---- operations without a token ----
 
+// Proof, or the registering address: enough for what does no harm.
+static bool may_hint(struct caller *c, uint16_t client, struct registry_view *v) {
+  if (!nsp_caller_session(c, client, v)) return false;
+  return nsp_caller_proves(c, v) || addr_equal_ip(&c->peer, &v->peer);
+}
+
 static void on_heartbeat(struct caller *c, uint16_t client) {
   struct registry_view v;
-  if (!nsp_caller_session(c, client, &v) || !(nsp_caller_proves(c, &v) || addr_equal_ip(&c->peer, &v.peer))) {
+  if (!may_hint(c, client, &v) || nsp_caller_displaced(c, &v, "")) {
     nsp_caller_ignore(c, NSP_IGNORED_HEARTBEAT);
     return;
   }
-  nsp_session_post_heartbeat(worker_of(c, &v), v.id);
+  // One on its way says as much as a hundred would.
+  if (registry_beat(c->door->gateway->registry, v.id)) nsp_session_post_heartbeat(worker_of(c, &v), v.id);
   nsp_caller_say(c, NSP_ACK);
   caller_close(c, CONN_LINGER);
 }
@@ -75,7 +95,7 @@ static void on_heartbeat(struct caller *c, uint16_t client) {
 // A hint and no more: the session looks whether its connections are gone.
 static void on_close(struct caller *c, uint16_t client) {
   struct registry_view v;
-  if (!nsp_caller_session(c, client, &v) || !(nsp_caller_proves(c, &v) || addr_equal_ip(&c->peer, &v.peer))) {
+  if (!may_hint(c, client, &v)) {
     nsp_caller_ignore(c, NSP_IGNORED_CLOSE);
     return;
   }
@@ -137,20 +157,24 @@ static const char *unsupported(const struct nsp_dialect *d, const struct nsp_app
   return app->compress ? "compressed apps are not served by this version" : NULL;
 }
 
-// Before the registry is asked: a request that cannot be served displaces nobody. True: refused.
-static bool refuse_apps(struct caller *c, const struct nsp_arrival *a) {
-  const struct identity *who = &a->base.who;
-  if (a->count > who->limits.tunnels) {
-    refuse_app(c, who->user_name, who->limits.tunnels + 1, "limit", "the user's limit of tunnels is reached");
-    return true;
+static unsigned most_apps(const struct talk *t) {
+  return t->anonymous ? ANONYMOUS_TUNNELS : t->who.limits.tunnels;
+}
+
+// Before the registry is asked, or a user made: a request that cannot be served displaces nobody. `there` are the apps
+// that the session has already. True: refused.
+static bool refuse_apps(struct caller *c, unsigned there) {
+  const struct talk *t = talk_of(c);
+  const char *user = t->anonymous ? NULL : t->who.user_name;
+  unsigned most = most_apps(t);
+  if (there + t->parser.request.count > most) {
+    refuse_app(c, user, most + 1, "limit", "the user's limit of tunnels is reached");
+  } else if (t->refused) {
+    refuse_app(c, user, t->refused, "unsupported", t->why);
+  } else {
+    return false;
   }
-  for (unsigned i = 0; i < a->count; i++) {
-    const char *why = unsupported(talk_of(c)->parser.dialect, &a->apps[i]);
-    if (!why) continue;
-    refuse_app(c, who->user_name, i + 1, "unsupported", why);
-    return true;
-  }
-  return false;
+  return true;
 }
 
 // ---- granting it ----
@@ -165,6 +189,7 @@ static void enter(struct caller *c) {
                                  .run = run,
                                  .protocol = "nsp",
                                  .peer = c->peer,
+                                 .plaintext = c->port->plaintext,
                                  .now = clock_wall_s(),
                                  .yields = t->parser.dialect->force_close};
   int64_t until;
@@ -196,26 +221,37 @@ static void hand_to(struct caller *c, const struct registry_view *v) {
 }
 
 void nsp_caller_grant(struct caller *c, const struct identity *who) {
-  struct nsp_arrival *a = talk_of(c)->arrival;
   struct registry_view v;
-  a->base.who = *who;
-  if (refuse_apps(c, a)) return;
-  if (adds(c, who, &v)) hand_to(c, &v);
-  else enter(c);
+  talk_of(c)->arrival->base.who = *who;
+  if (!adds(c, who, &v)) enter(c);
+  else if (!refuse_apps(c, v.tunnels)) hand_to(c, &v);
 }
 
 // ---- reading a request ----
 
+static void on_app(void *ctx, unsigned index, const struct nsp_app *app) {
+  struct talk *t = ctx;
+  struct nsp_wanted *w = &t->arrival->apps[index];
+  w->port = app->port;
+  memcpy(w->description, app->description, sizeof w->description);
+  const char *why = t->refused ? NULL : unsupported(t->parser.dialect, app);
+  if (!why) return;
+  t->refused = index + 1;
+  t->why = why;
+}
+
 static int make_arrival(struct caller *c) {
   struct talk *t = talk_of(c);
   unsigned count = t->parser.request.count;
+  if (count > most_apps(t)) return 0; // to be refused, when it was read
   struct nsp_arrival *a = calloc(1, sizeof *a + count * sizeof a->apps[0]);
   if (!a) return PERR_NOMEM;
   a->base.adopt = nsp_session_adopt;
   a->count = count;
   a->proof = nsp_caller_proof(c);
   t->arrival = a;
-  t->parser.apps = a->apps;
+  t->parser.on_app = on_app;
+  t->parser.ctx = t;
   return 0;
 }
 
@@ -234,28 +270,17 @@ enum auth_result nsp_caller_check(struct caller *c, const char *token, struct id
 // The credential is judged before anything is kept of the apps, whose number a stranger chose.
 static int on_head(struct caller *c) {
   struct talk *t = talk_of(c);
-  struct identity who;
   if (t->parser.request.op != NSP_OP_NEW_APPS && t->parser.request.op != NSP_OP_RECONNECT) return 0;
-  t->verdict = nsp_caller_check(c, nsp_request_token(&t->parser), &who, &t->anonymous);
-  if (t->verdict != AUTH_OK) {
-    snprintf(t->user, sizeof t->user, "%s", who.user_name);
-    return 0;
-  }
-  int code = make_arrival(c);
-  if (code == 0) t->arrival->base.who = who;
-  return code;
+  t->verdict = nsp_caller_check(c, nsp_request_token(&t->parser), &t->who, &t->anonymous);
+  return t->verdict == AUTH_OK ? make_arrival(c) : 0;
 }
 
 static void on_app_request(struct caller *c) {
   struct talk *t = talk_of(c);
-  if (t->verdict != AUTH_OK) {
-    nsp_caller_refuse_auth(c, t->verdict, t->user);
-  } else if (t->anonymous) {
-    nsp_anonymous_grant(c, &t->parser.request);
-  } else {
-    struct identity who = t->arrival->base.who;
-    nsp_caller_grant(c, &who);
-  }
+  if (t->verdict != AUTH_OK) nsp_caller_refuse_auth(c, t->verdict, t->who.user_name);
+  else if (refuse_apps(c, 0)) return;
+  else if (t->anonymous) nsp_anonymous_grant(c, &t->parser.request);
+  else nsp_caller_grant(c, &t->who);
 }
 
 static void on_request(struct caller *c) {

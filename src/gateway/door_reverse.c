@@ -54,11 +54,23 @@ static bool find_session(struct caller *c, struct registry_view *v) {
   return live;
 }
 
+// A client that had no idle connection when it was displaced hears of it now, before it shares its successor's visitors.
+static void tell_to_stop(struct caller *c) {
+  uint8_t message[NSP_CONTROL_MAX];
+  size_t n, len = nsp_put_force_close(nsp_dialect_at((size_t)c->door->config->nsp_dialect), message);
+  if (len && conn_write(c->conn, message, len, &n) == 0) (void)!conn_flush(c->conn);
+  nsp_caller_ignore(c, NSP_IGNORED_REVERSE);
+}
+
 static void on_ids(struct caller *c) {
   struct talk *t = c->talk;
   struct registry_view v;
   if (!(t->judged ? judge_again(c) : judge(c))) return;
   if (!find_session(c, &v)) return;
+  if (nsp_caller_displaced(c, &v, t->who.token_id)) {
+    tell_to_stop(c);
+    return;
+  }
   struct nsp_reverse_arrival *a = calloc(1, sizeof *a);
   if (!a) {
     caller_close(c, CONN_CLOSE);

@@ -3,7 +3,6 @@
 #include "postern/base/clock.h"
 #include "postern/base/log.h"
 #include "postern/core/lineages.h"
-#include "postern/gateway/anonymous.h"
 #include "postern/gateway/admin.h"
 #include "postern/gateway/audit.h"
 #include "postern/gateway/commands.h"
@@ -232,19 +231,23 @@ static void swap_config(struct gateway *g, struct config *c, const struct gatewa
   gateway_tls_unref(&g->tls);
   g->config = c;
   g->tls = *t;
-  if (!c->anonymous) anonymous_close_all(g);
 }
 
 int gateway_reload(struct gateway *g, struct err_text *e) {
   struct config *c;
   struct gateway_tls t;
+  const char *fixed = NULL;
   int code = config_load(g->config_file, &c, e);
-  if (code == 0 && (code = gateway_tls_make(&t, c, g->config_file, &g->tls, e))) config_unref(c);
+  if (code == 0) {
+    fixed = config_fixed_difference(g->config, c);
+    config_keep_fixed(c, g->config);
+    code = gateway_tls_make(&t, c, g->config_file, &g->tls, e);
+    if (code) config_unref(c);
+  }
   if (code) {
     log_event(LOG_ERROR, "gateway.reload", "the old configuration stays", LF_STR("error", e->s));
     return code;
   }
-  const char *fixed = config_fixed_difference(g->config, c);
   if (fixed) log_event(LOG_WARN, "gateway.reload", "changed, but takes effect at the next start only", LF_STR("key", fixed));
   swap_config(g, c, &t);
   log_event(LOG_INFO, "gateway.reload", "configuration reloaded", LF_STR("file", g->config_file));

@@ -1,6 +1,7 @@
 // session: the life of an authenticated agent, whatever it speaks. See session.h; its tunnels are in tunnels.c.
 #include "postern/gateway/session.h"
 #include "postern/base/log.h"
+#include "postern/core/lineages.h"
 #include "postern/gateway/audit.h"
 #include "postern/gateway/gateway.h"
 
@@ -44,6 +45,7 @@ int session_init(struct session *s, struct worker *w, const struct arrival *a, c
   s->worker = w;
   s->entry = a->entry;
   s->id = a->entry->id;
+  s->displaced = a->older;
   s->since_ms = loop_now_ms(w->loop);
   LIST_INIT(&s->tunnels);
   LIST_INIT(&s->parked);
@@ -59,6 +61,13 @@ int session_init(struct session *s, struct worker *w, const struct arrival *a, c
   return 0;
 }
 
+// The successor goes by the lineages of whom it displaced, until it ends itself.
+static void forget_lineages(const struct session *s, const char *reason) {
+  struct lineages *l = s->worker->gateway->lineages;
+  if (strcmp(reason, "takeover") != 0) lineages_forget(l, s->id);
+  if (s->displaced) lineages_forget(l, s->displaced);
+}
+
 void session_close(struct session *s, const char *reason, const char *message, int64_t until) {
   if (s->closed) return;
   s->closed = true;
@@ -72,6 +81,7 @@ void session_close(struct session *s, const char *reason, const char *message, i
             LF_INT("session", s->id), LF_STR("peer", peer_text(s, peer)), LF_STR("protocol", s->entry->protocol),
             LF_STR("reason", why), LF_DBL("seconds", (double)(loop_now_ms(w->loop) - s->since_ms) / 1000));
   note(s, "session.close", why);
+  forget_lineages(s, why);
   HASH_DEL(w->sessions, s);
   registry_leave(w->gateway->registry, s->entry);
   s->entry = NULL;

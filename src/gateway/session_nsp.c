@@ -140,7 +140,6 @@ static void end(struct session *s, const char *reason, const char *message, int6
   loop_defer_cancel(s->worker->loop, &n->bounce);
   // Who is told to stop for good does not come back by himself: that is for one whose place another took.
   nsp_client_close(n->client, STREAM_SESSION_ENDED, strcmp(reason, "takeover") == 0);
-  lineages_forget(s->worker->gateway->lineages, s->id);
   if (s->entry->who.anonymous) anonymous_touch_later(s->worker->gateway, s->entry->who.user);
 }
 
@@ -170,7 +169,7 @@ static void name_app(const struct nsp_session *n, unsigned id, uint16_t port, ch
   if (port == 0 || tunnels_has_name(&n->base, name)) snprintf(name, NAME_TEXT, "app-%u", id);
 }
 
-static void ask(struct nsp_session *n, unsigned id, const struct nsp_app *app) {
+static void ask(struct nsp_session *n, unsigned id, const struct nsp_wanted *app) {
   struct control_tunnel_open o = {.tunnel = id, .protocol = CONTROL_TCP, .port = app->port};
   name_app(n, id, app->port, o.name);
   snprintf(o.description, sizeof o.description, "%s", app->description);
@@ -203,17 +202,18 @@ static bool begin_answer(struct nsp_session *n, const struct nsp_arrival *a) {
 
 // ---- arrivals ----
 
-static struct nsp_client *make_client(struct nsp_session *n, struct worker *w) {
+static struct nsp_client *make_client(struct nsp_session *n, struct worker *w, const struct arrival *a) {
   const struct config *cfg = w->config;
   struct nsp_client_settings settings = {.dialect = nsp_dialect_at((size_t)cfg->nsp_dialect),
                                          .dead_s = cfg->dead_s > NSP_DEAD_MIN_S ? cfg->dead_s : NSP_DEAD_MIN_S,
-                                         .stall_s = cfg->stall_s};
+                                         .stall_s = cfg->stall_s,
+                                         .max_idle = a->who.limits.visitors};
   return nsp_client_new(w->loop, &settings, &n->base.budget, &client_ops, n);
 }
 
 static void start(struct worker *w, struct nsp_arrival *a) {
   struct nsp_session *n = calloc(1, sizeof *n);
-  if (n) n->client = make_client(n, w);
+  if (n) n->client = make_client(n, w, &a->base);
   if (!n || !n->client || session_init(&n->base, w, &a->base, &nsp_session_ops)) {
     if (n && n->client) nsp_client_close(n->client, STREAM_INTERNAL, false);
     free(n);
@@ -259,20 +259,20 @@ void nsp_session_adopt_reverse(struct worker *w, struct arrival *base) {
 struct message {
   struct worker *worker;
   uint64_t session;
-  void (*act)(struct nsp_client *c, const uint8_t transfer[NSP_TRANSFER_ID]);
+  void (*act)(struct nsp_session *n, const uint8_t *transfer);
   uint8_t transfer[NSP_TRANSFER_ID];
 };
 
 static void do_message(void *arg) {
   struct message *m = arg;
   struct nsp_session *n = find(m->worker, m->session);
-  if (n) m->act(n->client, m->transfer);
+  if (n) m->act(n, m->transfer);
   free(m);
 }
 
 // Without memory it is as if the client had not said it: he says a heartbeat again, and the others are hints.
 static void post(struct worker *w, uint64_t session, const uint8_t *transfer,
-                 void (*act)(struct nsp_client *c, const uint8_t *transfer)) {
+                 void (*act)(struct nsp_session *n, const uint8_t *transfer)) {
   struct message *m = calloc(1, sizeof *m);
   if (!m) return;
   m->worker = w;
@@ -282,13 +282,19 @@ static void post(struct worker *w, uint64_t session, const uint8_t *transfer,
   if (loop_post(w->loop, do_message, m)) free(m);
 }
 
-static void do_heartbeat(struct nsp_client *c, const uint8_t *transfer) { nsp_client_heartbeat(c); }
-static void do_check(struct nsp_client *c, const uint8_t *transfer) { nsp_client_check(c); }
+static void do_heartbeat(struct nsp_session *n, const uint8_t *transfer) {
+  registry_beat_taken(n->base.worker->gateway->registry, n->base.entry);
+  nsp_client_heartbeat(n->client);
+}
+
+static void do_check(struct nsp_session *n, const uint8_t *transfer) { nsp_client_check(n->client); }
+
+static void do_disconnect(struct nsp_session *n, const uint8_t *transfer) { nsp_client_disconnect(n->client, transfer); }
 
 void nsp_session_post_heartbeat(struct worker *w, uint64_t session) { post(w, session, NULL, do_heartbeat); }
 
 void nsp_session_post_check(struct worker *w, uint64_t session) { post(w, session, NULL, do_check); }
 
 void nsp_session_post_disconnect(struct worker *w, uint64_t session, const uint8_t transfer[NSP_TRANSFER_ID]) {
-  post(w, session, transfer, nsp_client_disconnect);
+  post(w, session, transfer, do_disconnect);
 }

@@ -26,6 +26,15 @@ static void on_early(void *ctx, struct conn *c) {} // the protocol takes the con
 
 static const struct conn_ops arrival_conn_ops = {.on_readable = on_early};
 
+// What was to be closed while it was on its way is closed now.
+static void arrived(struct worker *w, uint64_t session) {
+  char reason[NAME_TEXT];
+  int64_t until;
+  if (registry_arrive(w->gateway->registry, session, reason, &until)) return;
+  struct session *s = worker_find(w, session);
+  if (s) session_close(s, reason, NULL, until);
+}
+
 static void adopt(void *arg) {
   struct arrival *a = arg;
   struct worker *w = a->worker;
@@ -33,7 +42,9 @@ static void adopt(void *arg) {
     if (a->entry) registry_leave(w->gateway->registry, a->entry);
     conn_close(a->conn, CONN_CLOSE);
   } else {
+    uint64_t made = a->entry ? a->session : 0;
     a->adopt(w, a);
+    if (made) arrived(w, made);
   }
   free(a);
 }
@@ -70,6 +81,7 @@ static void do_close(void *arg) {
   struct message *m = arg;
   struct session *s = worker_find(m->worker, m->session);
   if (s) session_close(s, m->reason, NULL, m->until);
+  else registry_doom(m->worker->gateway->registry, m->session, m->reason, m->until);
   free(m);
 }
 

@@ -17,8 +17,9 @@
 struct conn_tls {
   SSL *ssl;
   struct tls *ctx; // counted
-  uint8_t *out;    // LOOP_BUFFER bytes, NULL while empty
+  uint8_t *out; // NULL while empty
   size_t out_off, out_len;
+  size_t out_cap; // LOOP_BUFFER: of the loop's stock; else what was left by conn_trim
   int raw_error;   // the socket's end: PERR_EOF or PERR_RESET; 0 before
   bool starved;    // the last SSL_read wanted more from the socket
   char error[TLS_TEXT];
@@ -36,15 +37,49 @@ static int bio_read(BIO *b, char *buf, int cap) {
   return r == PERR_EOF ? 0 : -1;
 }
 
+// A buffer for more records, with what waits in it.
+static bool out_open(struct conn *c) {
+  struct conn_tls *t = c->tls;
+  if (t->out && t->out_cap == LOOP_BUFFER) return true;
+  uint8_t *big = loop_buffer_get(c->loop);
+  if (!big) return false;
+  size_t waits = t->out ? t->out_len - t->out_off : 0;
+  if (waits) memcpy(big, t->out + t->out_off, waits);
+  free(t->out);
+  t->out = big;
+  t->out_off = 0;
+  t->out_len = waits;
+  t->out_cap = LOOP_BUFFER;
+  return true;
+}
+
+static void out_drop(struct conn *c) {
+  struct conn_tls *t = c->tls;
+  if (t->out_cap == LOOP_BUFFER && c->loop) loop_buffer_put(c->loop, t->out);
+  else free(t->out);
+  t->out = NULL;
+  t->out_off = t->out_len = t->out_cap = 0;
+}
+
+void conn_trim(struct conn *c) {
+  struct conn_tls *t = c->tls;
+  if (!t || t->out_cap != LOOP_BUFFER) return;
+  size_t waits = t->out_len - t->out_off;
+  uint8_t *small = malloc(waits);
+  if (!small) return;
+  memcpy(small, t->out + t->out_off, waits);
+  out_drop(c);
+  t->out = small;
+  t->out_len = t->out_cap = waits;
+}
+
+size_t conn_unsent(const struct conn *c) { return c->tls ? c->tls->out_len - c->tls->out_off : 0; }
+
 static int bio_write(BIO *b, const char *data, int len) {
   struct conn *c = BIO_get_data(b);
   struct conn_tls *t = c->tls;
   BIO_clear_retry_flags(b);
-  if (!t->out) {
-    t->out = loop_buffer_get(c->loop);
-    t->out_off = t->out_len = 0;
-    if (!t->out) return -1;
-  }
+  if (!out_open(c)) return -1;
   if ((size_t)len > LOOP_BUFFER - t->out_len && t->out_off > 0) {
     memmove(t->out, t->out + t->out_off, t->out_len - t->out_off);
     t->out_len -= t->out_off;
@@ -142,11 +177,10 @@ int conn_tls_new(struct conn *c, struct tls *ctx) {
 void conn_tls_free(struct conn *c) {
   struct conn_tls *t = c->tls;
   if (!t) return;
+  out_drop(c);
   c->tls = NULL;
   SSL_free(t->ssl);
   tls_unref(t->ctx);
-  if (c->loop) loop_buffer_put(c->loop, t->out);
-  else free(t->out);
   free(t);
 }
 
@@ -178,7 +212,7 @@ bool conn_tls_may_read(const struct conn *c) {
   return c->may_recv || (!c->tls->starved && SSL_has_pending(c->tls->ssl));
 }
 
-bool conn_tls_may_write(const struct conn *c) { return c->tls->out_len - c->tls->out_off < CONN_OUT_HIGH; }
+bool conn_tls_may_write(const struct conn *c) { return conn_unsent(c) < CONN_OUT_HIGH; }
 
 int conn_tls_write_last(struct conn *c, const void *buf, size_t len) {
   size_t taken;
@@ -206,11 +240,7 @@ int conn_tls_flush(struct conn *c) {
     if (r < 0) return (int)r;
     t->out_off += (size_t)r;
   }
-  if (t->out) {
-    loop_buffer_put(c->loop, t->out);
-    t->out = NULL;
-    t->out_off = t->out_len = 0;
-  }
+  if (t->out) out_drop(c);
   return 0;
 }
 

@@ -4,6 +4,11 @@
 
 #include <stdlib.h>
 
+int nsp_in_kernel(const struct conn *c, unsigned long which) {
+  int n = 0;
+  return ioctl(conn_fd(c), which, &n) ? 0 : n;
+}
+
 // ---- links ----
 
 void nsp_pool_link(struct nsp_pool *p) {
@@ -38,11 +43,14 @@ static bool starved(const struct nsp_client *c, uint64_t now) {
   return false;
 }
 
-// Somebody else's CloseClient must not hurt a client that lives, or that has yet to connect.
+// Somebody else's CloseClient must not hurt a client that lives, that has yet to connect, or that has just lost its last
+// connection and brings the next.
 static bool closed_itself(struct nsp_client *c, uint64_t now) {
   if (!c->checking || now - c->check_ms < NSP_CHECK_MS) return false;
+  bool bare = c->had_link && c->links == 0;
+  if (bare && now - c->gone_ms < NSP_CHECK_MS) return false; // looked at again
   c->checking = false;
-  return TAILQ_EMPTY(&c->pools) || (c->had_link && c->links == 0);
+  return bare || TAILQ_EMPTY(&c->pools);
 }
 
 static bool is_lost(struct nsp_client *c, uint64_t now, enum nsp_loss *why) {
@@ -104,6 +112,7 @@ struct nsp_client *nsp_client_new(struct loop *l, const struct nsp_client_settin
   }
   c->loop = l;
   c->settings = *s;
+  if (c->settings.max_idle > NSP_IDLE_MAX) c->settings.max_idle = NSP_IDLE_MAX;
   c->budget = b;
   c->ops = ops;
   c->ctx = ctx;

@@ -65,7 +65,8 @@ static void on_abort(void *ctx, struct conn *c) {
 static const struct conn_ops idle_ops = {.on_readable = on_readable, .on_abort = on_abort};
 
 void nsp_pool_add(struct nsp_pool *p, struct conn *conn) {
-  struct nsp_idle *i = p->client->nidle < NSP_IDLE_MAX ? calloc(1, sizeof *i) : NULL;
+  struct nsp_client *c = p->client;
+  struct nsp_idle *i = c->nidle < c->settings.max_idle ? calloc(1, sizeof *i) : NULL;
   if (!i) {
     conn_close(conn, CONN_CLOSE);
     return;
@@ -73,7 +74,7 @@ void nsp_pool_add(struct nsp_pool *p, struct conn *conn) {
   i->pool = p;
   i->conn = conn;
   TAILQ_INSERT_TAIL(&p->idle, i, idle);
-  p->client->nidle++;
+  c->nidle++;
   conn_rebind(conn, &idle_ops, i);
   nsp_pool_want_match(p);
   nsp_pool_link(p);
@@ -83,6 +84,8 @@ void nsp_pool_tell(struct nsp_pool *p, const uint8_t *message, size_t len) {
   struct nsp_idle *i, *next;
   for (i = TAILQ_FIRST(&p->idle); i; i = next) {
     next = TAILQ_NEXT(i, idle);
+    // One that does not read has keepalives enough, and must not fill up.
+    if (conn_unsent(i->conn) || nsp_in_kernel(i->conn, SIOCOUTQ) > NSP_UNREAD_MAX) continue;
     if (!idle_tell(i, message, len)) continue;
     int code = conn_flush(i->conn);
     if (code && code != PERR_AGAIN) idle_close(i, CONN_CLOSE);

@@ -8,9 +8,7 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <linux/sockios.h>
 #include <stdlib.h>
-#include <sys/ioctl.h>
 
 static const struct stream_ops transfer_stream_ops;
 static const struct conn_ops transfer_conn_ops;
@@ -29,12 +27,6 @@ static struct loop *loop_of(const struct nsp_transfer *t) {
 
 static uint64_t now_of(const struct nsp_transfer *t) {
   return loop_now_ms(loop_of(t));
-}
-
-// What the kernel holds of a socket: FIONREAD what was not read, SIOCOUTQ what the peer has not acknowledged.
-static int in_kernel(const struct conn *c, unsigned long which) {
-  int n = 0;
-  return ioctl(conn_fd(c), which, &n) ? 0 : n;
 }
 
 // ---- states ----
@@ -59,7 +51,15 @@ static void unlink_conn(struct nsp_transfer *t) {
   nsp_pool_unlink(t->pool);
 }
 
+static void set_held(struct nsp_transfer *t, size_t held) {
+  struct budget *b = t->pool->client->budget;
+  budget_sub(b, t->held);
+  budget_add(b, held);
+  t->held = held;
+}
+
 static void drop_conn(struct nsp_transfer *t, enum conn_end how) {
+  set_held(t, 0);
   conn_close(t->conn, how);
   t->conn = NULL;
   t->paused = t->blocked = t->unflushed = false;
@@ -207,6 +207,7 @@ static void update_blocked(struct nsp_transfer *t) {
     t->sent_ms = now_of(t);
     nsp_client_busy(t->pool->client);
   }
+  if (!blocked) set_held(t, 0);
   t->blocked = blocked;
 }
 
@@ -248,7 +249,7 @@ static void push(struct nsp_transfer *t, const uint8_t *data, size_t n) {
 
 // A broken conn tells its end once: then an empty one has ended, unless the kernel has more, of which an event tells.
 static bool waits_for_more(const struct nsp_transfer *t, int code) {
-  return code == PERR_AGAIN && (!t->broken || in_kernel(t->conn, FIONREAD) > 0);
+  return code == PERR_AGAIN && (!t->broken || nsp_in_kernel(t->conn, FIONREAD) > 0);
 }
 
 static void receive(struct nsp_transfer *t) {
@@ -391,15 +392,24 @@ static bool stalled(struct nsp_transfer *t, uint64_t now) {
   uint64_t stall = (uint64_t)t->pool->client->settings.stall_s * 1000;
   if (t->outstanding && now - t->taken_ms >= stall) return true;
   if (!t->blocked && !holds_fin(t)) return false;
-  int queued = in_kernel(t->conn, SIOCOUTQ); // a slow client goes on taking what the kernel holds
+  int queued = nsp_in_kernel(t->conn, SIOCOUTQ); // a slow client goes on taking what the kernel holds
   if (queued == 0 || queued != t->queued) t->sent_ms = now;
   t->queued = queued;
   return now - t->sent_ms >= stall;
 }
 
+// A client that does not read costs what waits for it, and no more of it than the session may hold.
+static bool too_much_held(struct nsp_transfer *t) {
+  struct budget *b = t->pool->client->budget;
+  size_t before = t->held;
+  conn_trim(t->conn);
+  set_held(t, conn_unsent(t->conn) + t->rest.len);
+  return t->held > before && budget_over(b);
+}
+
 // A closing transfer whose client has been quiet for long enough.
 static void check_quiet(struct nsp_transfer *t, uint64_t now) {
-  bool unsent = t->unflushed || in_kernel(t->conn, SIOCOUTQ) > 0;
+  bool unsent = t->unflushed || nsp_in_kernel(t->conn, SIOCOUTQ) > 0;
   if (t->outstanding || (unsent && !t->disconnecting)) {
     t->quiet_ms = now;
   } else if (t->disconnecting) {
@@ -425,6 +435,8 @@ void nsp_transfer_check(struct nsp_transfer *t) {
     if (now - t->born_ms >= NSP_WAIT_MS) nsp_transfer_reset(t, STREAM_DIAL_TIMEOUT);
   } else if (stalled(t, now)) {
     nsp_transfer_reset(t, STREAM_STALLED);
+  } else if (t->blocked && too_much_held(t)) {
+    nsp_transfer_reset(t, STREAM_MEMORY);
   } else if (t->state == TRANSFER_DISCARDING) {
     if (t->dropped_ms && now - t->dropped_ms >= NSP_DISCARD_MS) nsp_transfer_reset(t, STREAM_ABORTED);
   } else if (!t->broken && (t->disconnecting || holds_fin(t))) {

@@ -1,8 +1,7 @@
 // nsp_request: reads the requests of an NSP client on the control channel, and the token that they share with reverse
 // connections. Called by the NSP protocol's layer; owns nothing. Any thread.
 //
-// A stranger makes it hold one head and one record, never the whole request; the array of apps is the caller's, who
-// knows the count by then.
+// A stranger makes it hold one head and one record, never the whole request; who wants to keep apps is told of each.
 #include "postern/wire/nsp.h"
 #include "postern/wire/nsp_internal.h"
 #include <string.h>
@@ -168,13 +167,14 @@ static const char *decode_app(const struct nsp_dialect *d, const uint8_t *record
 static int feed_apps(struct nsp_request_parser *p, struct rd *in) {
   size_t len = nsp_record_len(p->dialect);
   while (p->napps < p->request.count) {
-    struct nsp_app dropped;
+    struct nsp_app app;
     if (!nsp_gather(in, p->record, &p->have, len)) {
       p->need = len - p->have;
       return PERR_AGAIN;
     }
-    const char *why = decode_app(p->dialect, p->record, p->apps ? &p->apps[p->napps] : &dropped);
+    const char *why = decode_app(p->dialect, p->record, &app);
     if (why) return malformed(p, why);
+    if (p->on_app) p->on_app(p->ctx, p->napps, &app);
     p->napps++;
     p->have = 0;
   }

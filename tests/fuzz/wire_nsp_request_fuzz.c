@@ -10,6 +10,7 @@ struct outcome {
   int rc;
   size_t taken;
   struct nsp_request_parser parser;
+  struct nsp_app *apps;
 };
 
 static void check_text(const char *text, size_t max) {
@@ -28,16 +29,23 @@ static void check(const struct outcome *o) {
   if (p->state == NSP_REQUEST_APPS || p->state == NSP_REQUEST_DONE) check_text(nsp_request_token(p), NSP_TOKEN_MAX);
   if (p->napps > p->request.count) abort();
   for (unsigned i = 0; i < p->napps; i++) {
-    check_text(p->apps[i].host, NSP_HOST_LEN);
-    if (strlen(p->apps[i].description) > NSP_DESCRIPTION_LEN) abort();
-    (void)nsp_app_refusal(p->dialect, &p->apps[i]);
+    check_text(o->apps[i].host, NSP_HOST_LEN);
+    if (strlen(o->apps[i].description) > NSP_DESCRIPTION_LEN) abort();
+    (void)nsp_app_refusal(p->dialect, &o->apps[i]);
   }
 }
 
-// Pieces of `piece` bytes, or of what is needed where it is 0. The caller frees parser.apps.
+static void keep_app(void *ctx, unsigned index, const struct nsp_app *app) {
+  struct outcome *o = ctx;
+  if (index >= o->parser.request.count) abort();
+  o->apps[index] = *app;
+}
+
+// Pieces of `piece` bytes, or of what is needed where it is 0. The caller frees the apps.
 static void run(struct outcome *o, const struct nsp_dialect *d, const uint8_t *data, size_t size, size_t piece) {
   struct nsp_request_parser *p = &o->parser;
   nsp_request_init(p, d);
+  o->apps = NULL;
   o->rc = PERR_AGAIN;
   o->taken = 0;
   while (o->taken < size && o->rc == PERR_AGAIN) {
@@ -47,9 +55,11 @@ static void run(struct outcome *o, const struct nsp_dialect *d, const uint8_t *d
     if (!piece && o->rc == 0 && used != n) abort();
     o->taken += used;
     if (o->rc != 0 || p->state == NSP_REQUEST_DONE) continue;
-    if (p->state != NSP_REQUEST_APPS || p->request.count == 0 || p->apps) abort();
-    p->apps = malloc(p->request.count * sizeof *p->apps);
-    if (!p->apps) abort();
+    if (p->state != NSP_REQUEST_APPS || p->request.count == 0 || o->apps) abort();
+    o->apps = malloc(p->request.count * sizeof *o->apps);
+    if (!o->apps) abort();
+    p->on_app = keep_app;
+    p->ctx = o;
     o->rc = PERR_AGAIN;
   }
   check(o);
@@ -63,7 +73,7 @@ static void compare(const struct outcome *a, const struct outcome *b) {
   if (q->op != r->op || q->client_id != r->client_id || q->old_id != r->old_id || q->count != r->count) abort();
   if (memcmp(q->transfer_id, r->transfer_id, sizeof q->transfer_id) != 0) abort();
   for (unsigned i = 0; i < a->parser.napps; i++) {
-    const struct nsp_app *x = &a->parser.apps[i], *y = &b->parser.apps[i];
+    const struct nsp_app *x = &a->apps[i], *y = &b->apps[i];
     if (x->port != y->port || x->protocol != y->protocol || x->compress != y->compress) abort();
     if (strcmp(x->host, y->host) != 0 || strcmp(x->description, y->description) != 0) abort();
   }
@@ -76,7 +86,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   run(&whole, d, data + 2, size - 2, size);
   run(&pieces, d, data + 2, size - 2, data[1]);
   compare(&whole, &pieces);
-  free(whole.parser.apps);
-  free(pieces.parser.apps);
+  free(whole.apps);
+  free(pieces.apps);
   return 0;
 }

@@ -24,17 +24,90 @@ static struct login make_login(uint32_t user, uint32_t run) {
   return l;
 }
 
-static enum registry_verdict enter(struct registry *r, struct login *l, const char *instance, int64_t now) {
+// Not yet at its worker.
+static enum registry_verdict set_out(struct registry *r, struct login *l, const char *instance, int64_t now) {
   struct registry_login login = {.who = &l->who, .instance = instance, .run = l->run, .protocol = "trunk", .now = now};
   if (addr_from_ip(&login.peer, "192.0.2.1", (uint16_t)(l->run[0] + 1)) != 0) abort();
   return registry_enter(r, &login, &l->place);
+}
+
+static void arrive(struct registry *r, const struct login *l) {
+  char reason[NAME_TEXT];
+  int64_t until;
+  assert_true(registry_arrive(r, l->place.id, reason, &until));
+}
+
+static enum registry_verdict enter(struct registry *r, struct login *l, const char *instance, int64_t now) {
+  enum registry_verdict v = set_out(r, l, instance, now);
+  arrive(r, l);
+  return v;
 }
 
 // As `enter`, by a protocol in which whoever is taken over stays away.
 static enum registry_verdict enter_yielding(struct registry *r, struct login *l, int64_t now) {
   struct registry_login login = {
       .who = &l->who, .instance = "default", .run = l->run, .protocol = "nsp", .now = now, .yields = true};
-  return registry_enter(r, &login, &l->place);
+  enum registry_verdict v = registry_enter(r, &login, &l->place);
+  arrive(r, l);
+  return v;
+}
+
+static void only_so_many_are_on_their_way(void **state) {
+  struct registry *r = registry_new(1);
+  struct login l[REGISTRY_ARRIVING + 1], other = make_login(2, 1);
+  for (uint32_t i = 0; i < REGISTRY_ARRIVING; i++) {
+    l[i] = make_login(1, i);
+    assert_int_equal(set_out(r, &l[i], "default", 1), i ? REGISTRY_TAKEOVER : REGISTRY_NEW);
+    assert_int_equal(l[i].place.entry->displaced.id, i ? l[i - 1].place.id : 0);
+  }
+  l[REGISTRY_ARRIVING] = make_login(1, REGISTRY_ARRIVING);
+  assert_int_equal(set_out(r, &l[REGISTRY_ARRIVING], "default", 1), REGISTRY_BUSY);
+  assert_int_equal(set_out(r, &other, "default", 1), REGISTRY_NEW);
+  arrive(r, &l[0]);
+  arrive(r, &l[0]); // counts once
+  registry_leave(r, l[1].place.entry);
+  for (uint32_t i = 0; i < 2; i++) {
+    struct login more = make_login(1, 100 + i);
+    assert_int_equal(set_out(r, &more, "default", 1), REGISTRY_TAKEOVER);
+    l[i ? 1 : REGISTRY_ARRIVING] = more;
+  }
+  struct login last = make_login(1, 200);
+  assert_int_equal(set_out(r, &last, "default", 1), REGISTRY_BUSY);
+  for (uint32_t i = 0; i <= REGISTRY_ARRIVING; i++) registry_leave(r, l[i].place.entry);
+  registry_leave(r, other.place.entry);
+  registry_free(r);
+}
+
+static void what_is_doomed_on_its_way_is_told_on_arrival(void **state) {
+  struct registry *r = registry_new(1);
+  struct login l = make_login(1, 1), there = make_login(2, 1);
+  char reason[NAME_TEXT] = "";
+  int64_t until = 0;
+  assert_int_equal(set_out(r, &l, "default", 1), REGISTRY_NEW);
+  assert_int_equal(enter(r, &there, "default", 1), REGISTRY_NEW);
+  registry_doom(r, l.place.id, "banned", 77);
+  registry_doom(r, there.place.id, "banned", 77); // its worker has it, and is told
+  registry_doom(r, 12345, "banned", 77);
+  assert_false(registry_arrive(r, l.place.id, reason, &until));
+  assert_string_equal(reason, "banned");
+  assert_int_equal(until, 77);
+  arrive(r, &there);
+  registry_leave(r, l.place.entry);
+  registry_leave(r, there.place.entry);
+  registry_free(r);
+}
+
+static void one_heartbeat_is_on_its_way(void **state) {
+  struct registry *r = registry_new(1);
+  struct login l = make_login(1, 1);
+  assert_int_equal(enter(r, &l, "default", 1), REGISTRY_NEW);
+  assert_true(registry_beat(r, l.place.id));
+  assert_false(registry_beat(r, l.place.id));
+  registry_beat_taken(r, l.place.entry);
+  assert_true(registry_beat(r, l.place.id));
+  assert_false(registry_beat(r, 12345));
+  registry_leave(r, l.place.entry);
+  registry_free(r);
 }
 
 static void link_up(struct login *l) {
@@ -428,6 +501,9 @@ int main(void) {
       cmocka_unit_test(each_shows_copies_in_order_of_ids),
       cmocka_unit_test(rank_counts_the_instances_by_age),
       cmocka_unit_test(thousand_takeovers_leave_the_right_one),
+      cmocka_unit_test(only_so_many_are_on_their_way),
+      cmocka_unit_test(what_is_doomed_on_its_way_is_told_on_arrival),
+      cmocka_unit_test(one_heartbeat_is_on_its_way),
       cmocka_unit_test(threads_share_the_registry),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

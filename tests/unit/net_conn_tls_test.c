@@ -398,6 +398,29 @@ static void test_last_words_of_a_full_conn(void **state) {
   assert_int_equal(server.end, PERR_EOF);
 }
 
+// What waits for long keeps its bytes and their order, and more can follow.
+static void test_trimmed(void **state) {
+  int fds[2];
+  nx_pair(fds);
+  nx_small(fds[1], SO_SNDBUF);
+  start_server(fds[0]);
+  start_client(fds[1]);
+  shake_hands();
+  server.deaf = true;
+  for (int i = 0; i < 3; i++) {
+    for (int n = 0; n < 2; n++) (void)write_record(&client, 5000);
+    assert_int_equal(conn_flush(client.conn), PERR_AGAIN);
+    size_t unsent = conn_unsent(client.conn);
+    conn_trim(client.conn);
+    conn_trim(client.conn);
+    assert_int_equal(conn_unsent(client.conn), unsent);
+  }
+  server.deaf = false;
+  conn_resume(server.conn);
+  NX_UNTIL(loop, server.got == client.sent);
+  assert_int_equal(conn_unsent(client.conn), 0);
+}
+
 // A peer that has said its last may still be reading.
 static void test_lingering_with_a_peer_that_has_ended(void **state) {
   int fds[2];
@@ -463,6 +486,7 @@ int main(void) {
       T(damage),
       T(linger),
       T(last_words_of_a_full_conn),
+      T(trimmed),
       T(lingering_with_a_peer_that_has_ended),
       T(closing_in_on_handshake),
       T(closing_a_handshake),

@@ -123,10 +123,25 @@ static void test_close_client(void **state) {
   nx_pass(loop, NSP_CHECK_MS / 2);
   far_close(&f);
   nsp_client_check(owner.client); // does not put it off
-  nx_pass(loop, NSP_CHECK_MS / 2 - 100);
+  nx_pass(loop, NSP_CHECK_MS - 100); // counted from the end of the last connection, which came later
   assert_int_equal(owner.losses, 0);
   nx_pass(loop, NSP_TICK_BUSY_MS + 100);
   assert_lost(NSP_LOST_CLOSED);
+}
+
+// Somebody else's word at the time when the last connection is gone and the next has not come.
+static void test_close_client_in_a_gap(void **state) {
+  client_start("1.4");
+  struct far f = far_tcp();
+  nx_settle(loop);
+  nsp_client_check(owner.client);
+  nx_pass(loop, NSP_CHECK_MS - 200);
+  far_close(&f);
+  nx_pass(loop, NSP_TICK_BUSY_MS);
+  f = far_tcp();
+  nx_pass(loop, 2 * NSP_CHECK_MS);
+  assert_int_equal(owner.losses, 0);
+  far_close(&f);
 }
 
 static void test_close_client_by_somebody_else(void **state) {
@@ -196,6 +211,7 @@ int main(void) {
       nsp_test(test_starved),
       nsp_test(test_carrying_is_not_starved),
       nsp_test(test_close_client),
+      nsp_test(test_close_client_in_a_gap),
       nsp_test(test_close_client_by_somebody_else),
       nsp_test(test_close_client_without_apps),
       nsp_test(test_closed_when_lost),

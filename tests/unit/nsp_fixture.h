@@ -43,7 +43,7 @@ static inline void on_linked(void *ctx, bool linked) {
 static const struct nsp_client_ops owner_ops = {.on_lost = on_lost, .on_linked = on_linked};
 
 static inline void client_start(const char *dialect) {
-  struct nsp_client_settings s = {.dialect = nsp_dialect_find(dialect), .dead_s = DEAD_S, .stall_s = STALL_S};
+  struct nsp_client_settings s = {.dialect = nsp_dialect_find(dialect), .dead_s = DEAD_S, .stall_s = STALL_S, .max_idle = NSP_IDLE_MAX};
   assert_non_null(s.dialect);
   memset(&owner, 0, sizeof owner);
   owner.client = nsp_client_new(loop, &s, &budget, &owner_ops, &owner);

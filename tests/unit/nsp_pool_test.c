@@ -201,6 +201,18 @@ static void check_keepalive(const char *dialect, const void *message, size_t len
   nx_settle(loop);
 }
 
+// What it did not read yet is a keepalive too: it keeps its place without another.
+static void test_keepalive_to_one_that_does_not_read(void **state) {
+  enum { BEATS = 20000 };
+  client_start("1.4");
+  struct far f = far_pair_of(true);
+  nx_settle(loop);
+  for (int i = 0; i < BEATS; i++) nsp_client_heartbeat(owner.client);
+  const struct nsp_pool *p = TAILQ_FIRST(&owner.client->pools);
+  assert_int_equal(p->links, 1);
+  far_close(&f);
+}
+
 static void test_keepalive(void **state) {
   check_keepalive("1.4", "\x03\0\0\0\0\0\0\0\0", 10);
   check_keepalive("1.2", "\x03", 1);
@@ -372,6 +384,7 @@ int main(void) {
       nsp_test(test_fin_first),
       nsp_test(test_transfer_messages),
       nsp_test(test_keepalive),
+      nsp_test(test_keepalive_to_one_that_does_not_read),
       nsp_test(test_junk_is_dropped),
       nsp_test(test_junk_before_the_match),
       nsp_test(test_idle_ends),

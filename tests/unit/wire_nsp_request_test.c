@@ -18,6 +18,11 @@ static void begin(const char *dialect) {
   assert_int_equal(parser.need, 1);
 }
 
+static void keep_app(void *ctx, unsigned index, const struct nsp_app *app) {
+  assert_true(index < parser.request.count);
+  ((struct nsp_app *)ctx)[index] = *app;
+}
+
 // Feeds `len` bytes in pieces of at most `piece`, gives the apps their place, and checks what must always hold.
 static int feed(size_t len, size_t piece, size_t *taken) {
   int rc = PERR_AGAIN;
@@ -38,7 +43,8 @@ static int feed(size_t len, size_t piece, size_t *taken) {
     if (rc == 0 && at == len) return rc;
     if (parser.state == NSP_REQUEST_APPS && !apps) {
       apps = calloc(parser.request.count, sizeof *apps);
-      parser.apps = apps;
+      parser.on_app = keep_app;
+      parser.ctx = apps;
     }
   }
   return rc;

@@ -46,5 +46,7 @@ struct config *config_ref(struct config *c);
 void config_unref(struct config *c);
 // The path of the first key that differs and cannot change while the gateway runs, or NULL.
 const char *config_fixed_difference(const struct config *a, const struct config *b);
+// What cannot change while the gateway runs becomes in `c`, which nobody shares yet, what it is in `running`.
+void config_keep_fixed(struct config *c, const struct config *running);
 
 #endif

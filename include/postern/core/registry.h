@@ -8,9 +8,20 @@
 #include "postern/core/auth.h"
 #include <stdatomic.h>
 
-enum { RUN_ID_LEN = 16, REGISTRY_TAKEOVERS = 5, REGISTRY_TAKEOVER_WINDOW_S = 60 };
+enum {
+  RUN_ID_LEN = 16,
+  REGISTRY_TAKEOVERS = 5,
+  REGISTRY_TAKEOVER_WINDOW_S = 60,
+  REGISTRY_ARRIVING = 8, // logins of one user and instance on their way to a worker
+};
 
 struct registry;
+
+// The session whose place a newer one took.
+struct registry_displaced {
+  uint64_t id; // 0: there was none
+  char token_id[STORE_TOKEN_ID_TEXT];
+};
 
 // One session. Written by registry.c under its lock but for the counters, which its worker alone writes. The worker
 // may use its entry from registry_enter until registry_leave; others get copies.
@@ -22,6 +33,8 @@ struct registry_entry {
   const char *protocol; // "trunk", "nsp"; static text
   unsigned worker;
   struct addr peer;
+  bool plaintext; // it logged in without TLS
+  struct registry_displaced displaced;
   int64_t since; // wall seconds
   _Atomic uint32_t tunnels, visitors;
   _Atomic uint64_t bytes_in, bytes_out; // in: from visitors to targets; out: from targets to visitors
@@ -36,6 +49,8 @@ struct registry_view {
   const char *protocol;
   unsigned worker;
   struct addr peer;
+  bool plaintext;
+  struct registry_displaced displaced;
   int64_t since;
   uint32_t tunnels, visitors;
   uint64_t bytes_in, bytes_out;
@@ -54,6 +69,7 @@ struct registry_login {
   const uint8_t *run; // RUN_ID_LEN bytes
   const char *protocol;
   struct addr peer;
+  bool plaintext;
   int64_t now; // wall seconds
   // Who is taken over by this login is told not to come back, so there is no fight: a takeover by it neither counts
   // towards the five in a minute nor is refused for them.
@@ -64,7 +80,7 @@ enum registry_verdict {
   REGISTRY_NEW,      // entry and worker are set
   REGISTRY_RESUME,   // same run: session `id` on `worker` continues; no entry is made
   REGISTRY_TAKEOVER, // entry and worker are set (the worker of the older session); `older` is its id
-  REGISTRY_BUSY,     // five takeovers in a minute: refused until `until`
+  REGISTRY_BUSY,     // five takeovers in a minute, or too many logins on their way: refused until `until`
   REGISTRY_LIMIT,    // the user has as many instances as it may
 };
 
@@ -81,6 +97,13 @@ struct registry_place {
 // A takeover makes the new session the one of its user and instance at once; the older one leaves when its worker
 // has closed it. A session without a link counts as no fight between two runs.
 enum registry_verdict registry_enter(struct registry *r, const struct registry_login *login, struct registry_place *out);
+// The worker has made the session. False: it was to be closed meanwhile, for `reason`.
+PERR_MUST_CHECK bool registry_arrive(struct registry *r, uint64_t id, char reason[NAME_TEXT], int64_t *until);
+// A session that is to be closed and has not arrived at its worker yet: registry_arrive will say so. Else nothing.
+void registry_doom(struct registry *r, uint64_t id, const char *reason, int64_t until);
+// A heartbeat for the session's worker. False: one is on its way already.
+PERR_MUST_CHECK bool registry_beat(struct registry *r, uint64_t id);
+void registry_beat_taken(struct registry *r, struct registry_entry *e);
 // Removes and frees the entry.
 void registry_leave(struct registry *r, struct registry_entry *e);
 // After a resume: the peer that the session has now.

@@ -17,7 +17,7 @@ enum {
 void anonymous_touch_later(struct gateway *g, uint32_t user);
 // Removes, on the store thread, those that were idle for a day. Any thread.
 void anonymous_prune_later(struct gateway *g);
-// `anonymous` was switched off: ends their sessions. Main thread.
+// `anonymous` was switched off: ends their sessions. Any thread.
 void anonymous_close_all(struct gateway *g);
 
 #endif

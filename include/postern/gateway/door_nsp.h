@@ -15,8 +15,11 @@ void nsp_caller_ignore(struct caller *c, enum nsp_ignored what);
 struct nsp_proof nsp_caller_proof(struct caller *c);
 // Whether the peer is the one that authenticated for this session: by TLS lineage or client certificate.
 bool nsp_caller_proves(struct caller *c, const struct registry_view *v);
-// The same for an anonymous client, who without TLS is known by its address alone.
+// The same for an anonymous client; one that came without TLS, and without a token, is known by its address alone.
 bool nsp_caller_owns_anonymous(struct caller *c, const struct registry_view *v);
+// Whether the peer is the one whose place the session took: by TLS lineage, or by the token that it shows ("": none). It
+// was not told to stop when no connection of it was idle.
+bool nsp_caller_displaced(struct caller *c, const struct registry_view *v, const char *token_id);
 // The live NSP session of a user.
 bool nsp_caller_session(struct caller *c, uint32_t user, struct registry_view *v);
 // Who a client is by its token, or by its certificate where the dialect has no token. *anonymous: by neither, and that
@@ -28,7 +31,7 @@ enum auth_result nsp_caller_check(struct caller *c, const char *token, struct id
 void nsp_caller_say(struct caller *c, uint8_t byte);
 // The error byte for it, and the end.
 void nsp_caller_refuse_auth(struct caller *c, enum auth_result r, const char *user);
-// The request that was read whole is granted to this user, unless its apps cannot be.
+// The request, read whole and fit to be served, is granted to this user.
 void nsp_caller_grant(struct caller *c, const struct identity *who);
 
 // ---- door_anonymous.c ----

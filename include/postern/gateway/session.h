@@ -32,7 +32,8 @@ struct session {
   const struct session_ops *ops;
   struct worker *worker;
   uint64_t id;
-  UT_hash_handle hh; // in worker->sessions
+  uint64_t displaced; // the session whose place this one took, for what is remembered of it; 0: none
+  UT_hash_handle hh;  // in worker->sessions
   struct registry_entry *entry;
   struct budget budget;
   struct relay relay;

@@ -17,12 +17,18 @@ struct nsp_proof {
   uint8_t lineage[LINEAGE_LEN];
 };
 
+// What is kept of an app that is asked for.
+struct nsp_wanted {
+  uint16_t port;
+  char description[NSP_DESCRIPTION_LEN + 1];
+};
+
 struct nsp_arrival {
   struct arrival base; // base.conn waits for the answer
   bool adds;           // to the live session base.session; else a new one, by base.verdict
   struct nsp_proof proof;
   unsigned count;
-  struct nsp_app apps[];
+  struct nsp_wanted apps[];
 };
 // arrival.adopt
 void nsp_session_adopt(struct worker *w, struct arrival *a);

@@ -60,6 +60,10 @@ PERR_MUST_CHECK int conn_write(struct conn *c, const void *buf, size_t len, size
 int conn_write_last(struct conn *c, const void *buf, size_t len);
 // TLS: sends what was taken. 0: all of it is with the kernel; PERR_AGAIN: on_writable will come. Plain: 0.
 PERR_MUST_CHECK int conn_flush(struct conn *c);
+// TLS: bytes that were taken and are not with the kernel. Plain: 0.
+size_t conn_unsent(const struct conn *c);
+// For an owner who has been waiting for on_writable: what is unsent keeps no more memory than it needs.
+void conn_trim(struct conn *c);
 // Whether conn_write may take something now.
 bool conn_may_write(const struct conn *c);
 // Ends the sending direction (FIN; with TLS close_notify, then FIN); reading goes on. After the last write only.

@@ -19,6 +19,7 @@ enum {
   NSP_GONE_MS = 10 * 1000,    // from the end of the last reverse connection to giving up a client that stays silent
   NSP_STARVED_MS = 60 * 1000, // how long an app may be without a reverse connection while heartbeats come
   NSP_DISCARD_MS = 10 * 1000, // how long a visitor may go on sending to a client that has closed
+  NSP_IDLE_MAX = 1024,        // idle connections of one client; a real one has one for each app
   NSP_DEAD_MIN_S = 90,        // the least time without heartbeat after which a client is dead
 };
 
@@ -44,6 +45,7 @@ struct nsp_client_settings {
   const struct nsp_dialect *dialect;
   int64_t dead_s;  // NSP_DEAD_MIN_S at least
   int64_t stall_s; // until a transfer with data pending that does not move is reset
+  unsigned max_idle; // idle connections that are kept; at most NSP_IDLE_MAX are
 };
 
 // Borrows `b`, whose memory outlives the client's streams. NULL: no memory. The clock of heartbeats starts now.

@@ -7,10 +7,12 @@
 #include "postern/base/hash.h"
 #include "postern/nsp/client.h"
 #include "postern/pipe/chain.h"
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/queue.h>
 
 enum {
-  NSP_IDLE_MAX = 1024,         // idle connections of one client; a real one has one for each app
+  NSP_UNREAD_MAX = 2048,       // bytes of keepalives on their way to an idle connection
   NSP_PIECE = 16 * 1024,       // what is moved at once: a TLS record; so much waits for a slow visitor at most
   NSP_BATCH_CAP = 256 * 1024,  // per wake-up, so that one connection does not hold up the others of its loop
   NSP_TICK_BUSY_MS = 500,      // how often the time is looked at while something waits for it
@@ -50,6 +52,7 @@ struct nsp_transfer {
   int broken;         // 0, or what the reading ends with, for nothing can be written: PERR_EOF, PERR_RESET
   size_t outstanding;
   struct chain rest;
+  size_t held;         // of what waits for a slow client: counted in the budget
   int queued;          // bytes for the client in the kernel when it was last looked at
   uint64_t born_ms;    // since when it waits
   uint64_t quiet_ms;   // a closing one: since when the client has sent nothing and nothing waits
@@ -103,6 +106,9 @@ struct nsp_client {
 };
 
 // ---- client.c ----
+
+// What the kernel holds of a socket: FIONREAD what was not read, SIOCOUTQ what the peer has not acknowledged.
+int nsp_in_kernel(const struct conn *c, unsigned long which);
 
 // The time has to be looked at soon.
 void nsp_client_busy(struct nsp_client *c);

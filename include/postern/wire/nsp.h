@@ -104,7 +104,10 @@ struct nsp_request_parser {
   enum nsp_request_state state;
   size_t need;                // bytes that are missing for sure; who never reads more, never reads too far
   struct nsp_request request; // from APPS or DONE on
-  struct nsp_app *apps;       // the caller's, for `count`, set before the first record is fed; NULL: they are dropped
+  // Told of each app as its record is complete, `index` from 0; set before the first record is fed; NULL: they are
+  // dropped. A record is large, and what the caller needs of it need not be.
+  void (*on_app)(void *ctx, unsigned index, const struct nsp_app *app);
+  void *ctx;
   const char *why;            // BAD: one static line
   unsigned napps;             // records that were read
   size_t have;                // bytes in `head`, then in `record`
