@@ -180,9 +180,9 @@ class NspClient:
         assert len(found) >= count, f"no {event} {fields or ''} within {scaled(timeout):g} s: {self.events[-20:]}"
         return found[count - 1]
 
-    def drop_idle(self):
-        """Ends its idle reverse connections, and is content with that."""
-        self._call(lambda: [self._end(sock) for sock in list(self._idle)])
+    def drop_idle(self, app=None):
+        """Ends its idle reverse connections, of one app or of all, and is content with that."""
+        self._call(lambda: [self._end(sock) for sock, of in list(self._idle.items()) if app in (None, of)])
 
     def drop_all(self, reset=False):
         """Ends every connection; with `reset` as a crash would. The client can log in again."""
