@@ -138,20 +138,26 @@ static void test_no_descriptor_to_bind(void **state) {
   assert_int_equal(code, PERR_LIMIT);
 }
 
-// 0.0.0.0 and [::] are two sockets on one port, and IPv4 comes to the first alone.
-static void test_both_families(void **state) {
+// On a port that the system chose for IPv6. False: with IPv4 somebody else has that port just now.
+static bool try_both_families(void) {
   int six = bind_to("::", 0);
   if (six == PERR_NOTFOUND) skip(); // a machine without IPv6
   assert_true(six >= 0);
   struct addr a = nx_local(six), four = nx_addr("127.0.0.1", addr_port(&a));
   int fd = socket(AF_INET, SOCK_STREAM, 0);
-  assert_int_equal(connect(fd, &four.sa, four.len), -1);
-  assert_int_equal(errno, ECONNREFUSED);
+  bool refused = connect(fd, &four.sa, four.len) == -1 && errno == ECONNREFUSED;
   close(fd);
   int any = bind_to("0.0.0.0", addr_port(&a));
-  assert_true(any >= 0);
-  close(any);
+  if (any >= 0) close(any);
   close(six);
+  return refused && any >= 0;
+}
+
+// 0.0.0.0 and [::] are two sockets on one port, and IPv4 comes to the first alone.
+static void test_both_families(void **state) {
+  bool both = false;
+  for (int i = 0; i < 20 && !both; i++) both = try_both_families();
+  assert_true(both);
 }
 
 // ---- accepting ----
