@@ -7,11 +7,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { STOP_MS = 200 }; // for the last words to reach the agents before their connections are closed
+// How long the last words may take to reach the agents before their connections are closed, and how often it is looked
+// whether they have.
+enum { STOP_MS = 200, STOP_LOOK_MS = 10 };
 
 static void on_stop_timer(void *ctx) {
   struct worker *w = ctx;
-  loop_stop(w->loop);
+  if (conn_any_lingers(w->loop) && loop_now_ms(w->loop) < w->stop_by_ms) loop_timer_set(w->stop_timer, STOP_LOOK_MS);
+  else loop_stop(w->loop);
 }
 
 struct session *worker_find(struct worker *w, uint64_t session) {
@@ -172,9 +175,9 @@ int worker_start(struct worker *w) {
 static void do_stop(void *arg) {
   struct worker *w = arg;
   struct session *s, *next;
-  uint64_t wait_ms = w->sessions ? STOP_MS : 0;
   HASH_ITER(hh, w->sessions, s, next) session_close(s, "shutdown", "the gateway is stopping", 0);
-  loop_timer_set(w->stop_timer, wait_ms);
+  w->stop_by_ms = loop_now_ms(w->loop) + STOP_MS;
+  loop_timer_set(w->stop_timer, 0);
 }
 
 void worker_stop(struct worker *w) {

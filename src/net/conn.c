@@ -414,6 +414,8 @@ void conn_close(struct conn *c, enum conn_end how) {
   conn_resume(c); // the peer's end may have been read already: no edge would tell
 }
 
+bool conn_any_lingers(struct loop *l) { return *loop_lingering(l); }
+
 void conn_rebind(struct conn *c, const struct conn_ops *ops, void *ctx) {
   c->ops = ops;
   c->ctx = ctx;

@@ -17,6 +17,7 @@ struct worker {
   struct config *config;    // a reference of its own, exchanged by post
   struct session *sessions; // uthash by id
   struct loop_timer *stop_timer;
+  uint64_t stop_by_ms; // once it is told to stop
   bool running; // the thread; main thread only
 };
 

@@ -80,6 +80,9 @@ enum conn_end {
 };
 void conn_close(struct conn *c, enum conn_end how);
 
+// Whether a conn of this loop was closed by CONN_LINGER and is not through.
+bool conn_any_lingers(struct loop *l);
+
 // Hand-over between threads: detach on the old loop's thread, attach on the new one's. Between the two nothing is
 // called. Of the conn's callbacks only on_readable may detach it: behind the others the old loop looks at it once more.
 // attach calls on_readable once, for bytes may wait inside TLS.
