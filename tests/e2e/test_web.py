@@ -270,8 +270,9 @@ def test_ten_wrong_ones_for_a_user(alice):
 def test_guesses_at_once_tell_no_more_than_ten(alice):
     guesses = ["wrong"] * 15 + [PASSWORD]
     browsers = [Browser(alice) for _ in guesses]
-    for browser, guess in zip(browsers, guesses):
+    for number, (browser, guess) in enumerate(zip(browsers, guesses), 1):
         browser.send(f"GET /LoginFromClient?username=alice&userpwd={guess} HTTP/1.1\r\n{HOST}\r\n")
+        alice.wait_event("web.request", count=number)  # they are taken up in this order, the right one last
     answers = [browser.answer().error for browser in browsers]
     for browser in browsers:
         browser.close()
