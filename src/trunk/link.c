@@ -27,7 +27,8 @@ static void free_timers(struct link *k) {
 
 static void link_free(void *arg) {
   struct link *k = arg;
-  free(k->slots);
+  slots_fini(&k->slots);
+  link_flows_free(k);
   free(k->queue.buf);
   free(k->partial);
   free(k);
@@ -39,7 +40,8 @@ void link_close(struct link *k, const char *reason, enum stream_reason stream_re
   snprintf(text, sizeof text, "%s", reason); // the caller's may lie in something that goes now
   bool protocol_error = strncmp(text, "protocol: ", 10) == 0;
   if (flush && !k->choked) {
-    // Only what is queued: the streams have nothing to say any more.
+    // Only what is queued: streams and flows have nothing to say any more.
+    link_drop_datagrams(k);
     while (!TAILQ_EMPTY(&k->ready)) {
       TAILQ_FIRST(&k->ready)->in_ready = false;
       TAILQ_REMOVE(&k->ready, TAILQ_FIRST(&k->ready), ready);
@@ -53,6 +55,7 @@ void link_close(struct link *k, const char *reason, enum stream_reason stream_re
   loop_defer_cancel(k->loop, &k->drain_task);
   free_timers(k);
   link_streams_fini(k, stream_reason);
+  link_flows_fini(k, stream_reason);
   loop_defer_cancel(k->loop, &k->drain_task);
   conn_close(k->conn, flush ? CONN_LINGER : CONN_CLOSE);
   k->ops->on_close(k->ctx, k, text, protocol_error);
@@ -91,6 +94,7 @@ static void on_tick(void *ctx) {
   if (now - k->checked_ms >= LINK_CHECK_MS) {
     k->checked_ms = now;
     link_check_streams(k, now);
+    link_check_flows(k);
   }
   if (!k->closed) loop_timer_set(k->tick, LINK_TICK_MS);
 }
@@ -107,15 +111,21 @@ static void on_lazy(void *ctx) {
 
 // ---- draining ----
 
+static bool is_empty(const struct link *k) { return TAILQ_EMPTY(&k->all) && TAILQ_EMPTY(&k->flows); }
+
+void link_check_drained(struct link *k) {
+  if (k->draining && is_empty(k)) loop_defer(k->loop, &k->drain_task);
+}
+
 static void on_drain_task(struct loop_task *t) {
   struct link *k = (struct link *)((char *)t - offsetof(struct link, drain_task));
-  if (TAILQ_EMPTY(&k->all) && k->ops->on_drained) k->ops->on_drained(k->ctx, k);
+  if (is_empty(k) && k->ops->on_drained) k->ops->on_drained(k->ctx, k);
 }
 
 void link_drain(struct link *k) {
   if (k->closed || k->draining) return;
   k->draining = true;
-  if (TAILQ_EMPTY(&k->all)) loop_defer(k->loop, &k->drain_task);
+  link_check_drained(k);
 }
 
 static void on_deadline(void *ctx) {
@@ -157,7 +167,9 @@ struct link *link_new(struct loop *l, struct conn *c, enum link_role role, const
   k->tick = loop_timer_new(l, on_tick, k);
   k->lazy = loop_timer_new(l, on_lazy, k);
   k->deadline = loop_timer_new(l, on_deadline, k);
-  if (!k->tick || !k->lazy || !k->deadline || link_streams_init(k)) {
+  link_streams_init(k);
+  link_flows_init(k);
+  if (!k->tick || !k->lazy || !k->deadline) {
     free_timers(k);
     conn_close(c, CONN_CLOSE);
     link_free(k);

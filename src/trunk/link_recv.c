@@ -12,27 +12,26 @@ enum {
   READ_ONCE = FRAME_MAX,
 };
 
-static const char *side(const struct link *k) { return k->role == LINK_GATEWAY ? "agent" : "gateway"; }
+const char *link_peer_side(const struct link *k) { return k->role == LINK_GATEWAY ? "agent" : "gateway"; }
 
 // ---- which stream ----
 
 // NULL: the frame is for no live stream; then it is either late (*late) or a violation that was dealt with.
 static struct tstream *find_stream(struct link *k, const struct frame *f, bool *late) {
   *late = false;
-  struct slot *slot = link_slot(k, f->stream);
-  uint16_t generation = (uint16_t)(f->stream >> 16);
-  if (slot && slot->generation == generation && slot->stream) return slot->stream;
-  // Half the circle of generations lies in the past, half in the future.
-  if (slot && generation && (uint16_t)(slot->generation - generation) < 0x8000) {
-    *late = true;
-    return NULL;
+  void *item = NULL;
+  switch (slots_find(&k->slots, f->stream, &item)) {
+  case SLOTS_LIVE: return item;
+  case SLOTS_LATE: *late = true; return NULL;
+  case SLOTS_UNKNOWN: break;
   }
-  link_violation(k, "a frame of type %u for stream %08x, which the %s did not get", f->type, f->stream, side(k));
+  link_violation(k, "a frame of type %u for stream %08x, which the %s did not get", f->type, f->stream,
+                 link_peer_side(k));
   return NULL;
 }
 
 // Frames other than DATA and FIN for a stream that is over are dropped, at a bounded rate.
-static void drop_late(struct link *k) {
+void link_drop_late(struct link *k) {
   if (!bucket_take(&k->credits, 1, loop_now_ms(k->loop))) link_violation(k, "a flood of frames for closed streams");
 }
 
@@ -62,6 +61,7 @@ static void on_data(struct link *k, const struct frame *f, const uint8_t *payloa
   }
   implied_open(k, s);
   if (s->over) return;
+  k->moved_ms = loop_now_ms(k->loop);
   tstream_received(s, f->len);
   s->base.end->push(s->base.end_ctx, payload, f->len);
   if (!s->over && s->buffered) link_relieve(k);
@@ -86,14 +86,17 @@ static void on_fin(struct link *k, const struct frame *f) {
   s->base.end->fin(s->base.end_ctx);
 }
 
+enum stream_reason link_reason(uint8_t number) {
+  return number > STREAM_OK && number < STREAM_REASONS ? (enum stream_reason)number : STREAM_ABORTED;
+}
+
 static void on_reset(struct link *k, const struct frame *f, const uint8_t *payload) {
   bool late;
   struct tstream *s = find_stream(k, f, &late);
-  if (late) drop_late(k);
+  if (late) link_drop_late(k);
   if (!s) return;
-  enum stream_reason reason = payload[0] > STREAM_OK && payload[0] < STREAM_REASONS ? payload[0] : STREAM_ABORTED;
   tstream_wire_over(s);
-  tstream_reset_end(s, reason, false);
+  tstream_reset_end(s, link_reason(payload[0]), false);
 }
 
 static void on_credit(struct link *k, const struct frame *f, const uint8_t *payload) {
@@ -117,7 +120,7 @@ static void on_credit(struct link *k, const struct frame *f, const uint8_t *payl
 static void on_opened(struct link *k, const struct frame *f) {
   bool late;
   struct tstream *s = find_stream(k, f, &late);
-  if (late) drop_late(k);
+  if (late) link_drop_late(k);
   if (!s) return;
   if (s->opened) link_violation(k, "a second opening of stream %08x", f->stream);
   else implied_open(k, s);
@@ -126,28 +129,21 @@ static void on_opened(struct link *k, const struct frame *f) {
 // The opener's generation follows the last one of the slot, and the slot is free.
 static void on_open(struct link *k, const struct frame *f, const uint8_t *payload) {
   struct frame_open open;
-  uint32_t i = f->stream & 0xffff;
   if (frame_get_open(payload, f->len, &open)) {
     link_violation(k, "a malformed opening of stream %08x", f->stream);
     return;
   }
-  if (link_slots_reserve(k, i + 1)) {
-    link_close(k, "out of memory", STREAM_INTERNAL, false);
-    return;
-  }
-  struct slot *slot = &k->slots[i];
-  if (slot->stream || f->stream >> 16 != link_next_generation(slot->generation)) {
-    link_violation(k, "an opening of stream %08x, whose slot is at generation %u", f->stream, slot->generation);
-    return;
-  }
   struct tstream *s = tstream_new(k);
-  if (!s) {
-    link_close(k, "out of memory", STREAM_INTERNAL, false);
+  int code = s ? slots_accept(&k->slots, f->stream, s) : PERR_NOMEM;
+  if (code) {
+    if (s) tstream_finish(s);
+    if (code == PERR_PROTOCOL)
+      link_violation(k, "an opening of stream %08x, whose slot is at generation %u", f->stream,
+                     slots_generation(&k->slots, f->stream));
+    else link_close(k, "out of memory", STREAM_INTERNAL, false);
     return;
   }
   s->id = f->stream;
-  slot->generation = (uint16_t)(f->stream >> 16);
-  slot->stream = s;
   enum stream_reason refusal = k->ops->on_open(k->ctx, k, &s->base, &open);
   if (!s->over && refusal) tstream_reset_end(s, refusal, true);
 }
@@ -202,6 +198,20 @@ static void dispatch(struct link *k, const struct frame *f, const uint8_t *paylo
   case FRAME_CONTROL: on_control(k, f, payload); return;
   case FRAME_PING: on_ping(k, payload); return;
   case FRAME_PONG: on_pong(k, payload); return;
+  case FRAME_DATAGRAM:
+  case FRAME_FLOW_END:
+    if (k->settings.udp) {
+      if (f->type == FRAME_DATAGRAM) link_on_datagram(k, f, payload);
+      else link_on_flow_end(k, f, payload);
+      return;
+    }
+    break;
+  case FRAME_FLOW:
+    if (agent && k->settings.udp) {
+      link_on_flow(k, f, payload);
+      return;
+    }
+    break;
   case FRAME_OPEN:
     if (agent) {
       on_open(k, f, payload);
@@ -216,7 +226,7 @@ static void dispatch(struct link *k, const struct frame *f, const uint8_t *paylo
     break;
   default: break;
   }
-  link_violation(k, "a frame of type %u, which the %s may not send", f->type, side(k));
+  link_violation(k, "a frame of type %u, which the %s may not send", f->type, link_peer_side(k));
 }
 
 // ---- bytes to frames ----
@@ -264,6 +274,7 @@ void link_on_readable(void *ctx, struct conn *c) {
   struct link *k = ctx;
   uint8_t *buf = loop_scratch(k->loop);
   size_t total = 0;
+  k->datagrams_in = 0;
   while (!k->closed && total < RECV_CAP) {
     size_t n, have = k->partial_len;
     if (have) memcpy(buf, k->partial, have);

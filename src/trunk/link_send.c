@@ -1,6 +1,7 @@
 // link_send: frames out. Once per batch of events the link fills records: first what waits as control frames, then
-// credit, then one piece of each stream that has something, round and round, read straight from its end into the
-// record. Nothing of a stream is buffered here: what the link cannot take stays in the sender's socket.
+// credit, then datagrams, and then one piece of each stream that has something, round and round, read straight from its
+// end into the record. Nothing of a stream is buffered here: what the link cannot take stays in the sender's socket.
+// Datagrams take half of a record at most where streams have something too.
 #include "postern/base/clock.h"
 #include "postern/trunk/link_internal.h"
 
@@ -158,6 +159,7 @@ static void put_piece(struct link *k, struct record *r, struct tstream *s) {
   frame_put_header(r->at + r->len, &(struct frame){.type = FRAME_DATA, .len = (uint16_t)n, .stream = s->id});
   r->len += FRAME_HEADER + n;
   s->credit -= (uint32_t)n;
+  k->moved_ms = loop_now_ms(k->loop);
   unready(k, s);
   tstream_want_send(s); // to the tail of the round, or to wait for credit
 }
@@ -175,12 +177,23 @@ static void put_streams(struct link *k, struct record *r) {
   }
 }
 
-static void fill(struct link *k, struct record *r) {
+// Into the first `whole` bytes of the record. As with streams, what is queued goes first: the end of a slot's last flow
+// before the slot's next one.
+static void put_datagrams(struct link *k, struct record *r, size_t whole) {
+  if (STAILQ_EMPTY(&k->datagrams)) return;
+  put_queued(k, r);
+  if (k->queue.off < k->queue.len || r->len >= whole) return;
+  r->len += link_put_datagrams(k, r->at + r->len, whole - r->len, whole);
+}
+
+static void fill(struct link *k, struct record *r, bool datagrams) {
   r->len = 0;
   put_queued(k, r);
   put_pings(k, r);
   put_credits(k, r);
+  if (datagrams) put_datagrams(k, r, TAILQ_EMPTY(&k->ready) ? FRAME_MAX : FRAME_MAX / 2);
   if (room(r) >= PIECE_MIN) put_streams(k, r);
+  if (datagrams && !k->closed) put_datagrams(k, r, FRAME_MAX);
 }
 
 // ---- flushing ----
@@ -197,8 +210,10 @@ void link_flush(struct link *k) {
   }
   size_t sent = 0, n;
   int code = 0;
+  // While the kernel takes no more, datagrams do not queue up behind its back: there they could not be dropped.
+  bool datagrams = !STAILQ_EMPTY(&k->datagrams) && conn_flush(k->conn) == 0;
   while (!k->closed && code == 0 && sent < FLUSH_CAP && (conn_may_write(k->conn) || (code = conn_flush(k->conn)) == 0)) {
-    fill(k, &r);
+    fill(k, &r, datagrams);
     if (r.len == 0 || k->closed) break;
     sent += r.len;
     code = conn_write(k->conn, r.at, r.len, &n);

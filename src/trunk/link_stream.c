@@ -1,82 +1,34 @@
-// link_stream: the streams of a link: slots, credit and windows, what their ends ask of them. See link_internal.h.
+// link_stream: the streams of a link: their ids, credit and windows, what their ends ask of them. See link_internal.h.
 #include "postern/base/clock.h"
 #include "postern/trunk/link_internal.h"
 
 #include <stdlib.h>
 
 enum {
-  FIRST_SLOTS = 64,
   // Credit goes back in quarters of a window: in halves, what the last piece left over would idle for a round trip.
   GRANT_PART = 4,
 };
 
 static const struct stream_ops trunk_stream_ops;
 
-// ---- slots ----
+// ---- ids ----
 
-int link_streams_init(struct link *k) {
+void link_streams_init(struct link *k) {
   TAILQ_INIT(&k->all);
   TAILQ_INIT(&k->ready);
   TAILQ_INIT(&k->stalled);
   TAILQ_INIT(&k->crediting);
   TAILQ_INIT(&k->unannounced);
-  k->free_head = k->free_tail = -1;
-  return link_slots_reserve(k, FIRST_SLOTS);
+  slots_init(&k->slots, k->role == LINK_GATEWAY);
 }
 
-static void slot_free(struct link *k, uint32_t i) {
-  k->slots[i].next_free = -1;
-  if (k->free_tail >= 0) k->slots[k->free_tail].next_free = (int32_t)i;
-  else k->free_head = (int32_t)i;
-  k->free_tail = (int32_t)i;
-}
-
-int link_slots_reserve(struct link *k, uint32_t n) {
-  if (n <= k->nslots) return 0;
-  if (n > LINK_MAX_STREAMS) return PERR_LIMIT;
-  uint32_t cap = k->nslots ? k->nslots : FIRST_SLOTS;
-  while (cap < n) cap *= 2;
-  struct slot *grown = realloc(k->slots, cap * sizeof *grown);
-  if (!grown) return PERR_NOMEM;
-  k->slots = grown;
-  for (uint32_t i = k->nslots; i < cap; i++) {
-    grown[i] = (struct slot){.next_free = -1};
-    if (k->role == LINK_GATEWAY) slot_free(k, i);
-  }
-  k->nslots = cap;
-  return 0;
-}
-
-struct slot *link_slot(struct link *k, uint32_t id) {
-  uint32_t i = id & 0xffff;
-  return i < k->nslots && k->slots[i].generation ? &k->slots[i] : NULL;
-}
-
-int tstream_take_slot(struct tstream *s) {
-  struct link *k = s->link;
-  if (k->free_head < 0) {
-    int code = link_slots_reserve(k, k->nslots + 1);
-    if (code) return code;
-  }
-  uint32_t i = (uint32_t)k->free_head;
-  struct slot *slot = &k->slots[i];
-  k->free_head = slot->next_free;
-  if (k->free_head < 0) k->free_tail = -1;
-  slot->generation = link_next_generation(slot->generation);
-  slot->stream = s;
-  s->id = (uint32_t)slot->generation << 16 | i;
-  return 0;
-}
+int tstream_take_slot(struct tstream *s) { return slots_take(&s->link->slots, s, &s->id); }
 
 void tstream_wire_over(struct tstream *s) {
   if (s->wire_over) return;
   struct link *k = s->link;
   s->wire_over = true;
-  if (s->id) {
-    uint32_t i = s->id & 0xffff;
-    k->slots[i].stream = NULL;
-    if (k->role == LINK_GATEWAY) slot_free(k, i);
-  }
+  if (s->id) slots_free(&k->slots, s->id);
   k->live--;
 }
 
@@ -120,7 +72,7 @@ void tstream_finish(struct tstream *s) {
   LIST_DROP(k, s, crediting, in_credit);
   LIST_DROP(k, s, unannounced, in_unannounced);
   TAILQ_REMOVE(&k->all, s, all);
-  if (k->draining && TAILQ_EMPTY(&k->all)) loop_defer(k->loop, &k->drain_task);
+  link_check_drained(k);
   budget_sub(k->budget, s->buffered);
   s->buffered = 0;
   loop_reap(k->loop, s, free);

@@ -21,6 +21,8 @@ static const struct rule rules[] = {
     [FRAME_PING] = {8, 8, false},
     [FRAME_PONG] = {8, 8, false},
     [FRAME_DATAGRAM] = {0, FRAME_PAYLOAD_MAX, true},
+    [FRAME_FLOW] = {7, FRAME_OPEN_MAX, true},
+    [FRAME_FLOW_END] = {1, 1, true},
 };
 
 void frame_put_header(uint8_t out[FRAME_HEADER], const struct frame *f) {
@@ -32,7 +34,7 @@ void frame_put_header(uint8_t out[FRAME_HEADER], const struct frame *f) {
 }
 
 static const char *broken_rule(const struct frame *f) {
-  if (f->type == 0 || f->type >= sizeof rules / sizeof *rules) return "a frame of unknown type";
+  if (f->type == 0 || f->type >= FRAME_TYPES) return "a frame of unknown type";
   const struct rule *rule = &rules[f->type];
   bool datagram = f->type == FRAME_DATAGRAM;
   if (f->flags & ~(datagram ? FRAME_FIRST | FRAME_LAST : 0)) return "a frame with unknown flags";

@@ -84,7 +84,7 @@ VIOLATIONS = {"streams that it did not get": {
     "credit_for_unknown_stream": (lambda s: frame(CREDIT, later(s, 1), b"\0\0\0\1"), "a frame of type 7 .*did not get"),
 }, "headers": {
     "type_zero": (lambda s: frame(0), "unknown type"),
-    "type_11": (lambda s: frame(11), "unknown type"),
+    "type_13": (lambda s: frame(13), "unknown type"),
     "type_255": (lambda s: frame(255, s, b"x"), "unknown type"),
     "flags_on_data": (lambda s: frame(DATA, s, b"x", flags=1), "unknown flags"),
     "flags_on_ping": (lambda s: frame(PING, 0, bytes(8), flags=128), "unknown flags"),
@@ -109,6 +109,8 @@ VIOLATIONS = {"streams that it did not get": {
 }, "frames of others": {
     "open_sent_by_the_agent": (lambda s: frame(OPEN, stream_id(9, 1), bytes(7)), "type 2, which the agent may not"),
     "datagram_without_the_feature": (lambda s: frame(DATAGRAM, s, b"x", flags=3), "type 10, which the agent may not"),
+    "flow_without_the_feature": (lambda s: frame(11, s, bytes(7)), "type 11, which the agent may not"),
+    "end_of_a_flow_without_the_feature": (lambda s: frame(12, s, b"\1"), "type 12, which the agent may not"),
     "empty_piece_of_a_datagram": (lambda s: frame(DATAGRAM, s, flags=1), "empty piece"),
     "pong_without_ping": (lambda s: frame(PONG, 0, b"whatever"), "a pong without a ping"),
 }, "credit": {

@@ -124,6 +124,44 @@ static inline void side_send(struct stream_side *e, uint64_t more, bool end) {
   e->stream->ops->ready(e->stream);
 }
 
+// ---- the end of a flow ----
+
+struct flow_side {
+  struct flow *flow; // NULL: over
+  unsigned got;
+  size_t len; // of the latest
+  uint8_t data[FRAME_DATAGRAM_MAX];
+  unsigned ended;
+  enum stream_reason reason;
+  struct link *closes; // closed by the next datagram
+  bool ends;           // … or that ends the flow
+};
+
+static inline void flow_side_datagram(void *ctx, const uint8_t *data, size_t n) {
+  struct flow_side *e = ctx;
+  assert_non_null(e->flow);
+  assert_true(n <= sizeof e->data);
+  e->got++;
+  e->len = n;
+  if (n) memcpy(e->data, data, n);
+  struct flow *f = e->flow;
+  if (e->ends) {
+    e->flow = NULL;
+    f->ops->end(f, STREAM_LIMIT);
+  }
+  if (e->closes) link_close(e->closes, "closed in a callback", STREAM_INTERNAL, true);
+}
+
+static inline void flow_side_ended(void *ctx, enum stream_reason r) {
+  struct flow_side *e = ctx;
+  assert_non_null(e->flow);
+  e->flow = NULL;
+  e->ended++;
+  e->reason = r;
+}
+
+static const struct flow_end flow_side_end = {.datagram = flow_side_datagram, .ended = flow_side_ended};
+
 // ---- the owner of a link ----
 
 enum { SIDES = 70 };
@@ -138,6 +176,9 @@ static struct link_side {
   // its streams, in the order of their opening
   struct stream_side *sides[SIDES];
   unsigned nsides;
+  struct flow_side *flows[SIDES];
+  unsigned nflows;
+  _Atomic uint64_t dropped;
   struct frame_open open; // the latest
   enum stream_reason refuses;
   bool sides_slow, sides_opened, closes_on_open, closes_on_control;
@@ -184,6 +225,25 @@ static inline enum stream_reason on_link_open(void *ctx, struct link *k, struct 
   return STREAM_OK;
 }
 
+static inline struct flow_side *flow_side_bind(struct link_side *l, struct flow *f) {
+  struct flow_side *e = calloc(1, sizeof *e);
+  assert_true(l->nflows < SIDES);
+  l->flows[l->nflows++] = e;
+  e->flow = f;
+  f->end = &flow_side_end;
+  f->end_ctx = e;
+  return e;
+}
+
+static inline enum stream_reason on_link_flow(void *ctx, struct link *k, struct flow *f,
+                                              const struct frame_open *open) {
+  struct link_side *l = ctx;
+  l->open = *open;
+  if (l->refuses) return l->refuses;
+  flow_side_bind(l, f);
+  return STREAM_OK;
+}
+
 static inline void on_link_close(void *ctx, struct link *k, const char *reason, bool protocol_error) {
   struct link_side *l = ctx;
   assert_ptr_equal(k, l->link);
@@ -199,13 +259,18 @@ static inline void on_link_drained(void *ctx, struct link *k) {
   l->drained++;
 }
 
-static const struct link_ops trunk_ops = {
-    .on_control = on_link_control, .on_open = on_link_open, .on_close = on_link_close, .on_drained = on_link_drained};
+static const struct link_ops trunk_ops = {.on_control = on_link_control,
+                                          .on_open = on_link_open,
+                                          .on_flow = on_link_flow,
+                                          .on_close = on_link_close,
+                                          .on_drained = on_link_drained};
 
 static struct link_settings trunk_settings;
 
 static inline void link_side_start(struct link_side *l, enum link_role role, struct conn *c) {
-  l->link = link_new(loop, c, role, &trunk_settings, &l->budget, &trunk_ops, l);
+  struct link_settings settings = trunk_settings;
+  settings.dropped = &l->dropped;
+  l->link = link_new(loop, c, role, &settings, &l->budget, &trunk_ops, l);
   assert_non_null(l->link);
 }
 
@@ -346,9 +411,9 @@ static inline uint32_t raw_number(const uint8_t *p) {
 // Sums over everything that came: bytes of DATA, of CREDIT, and how many frames of a type.
 struct raw_sum {
   uint64_t data, credit;
-  unsigned frames[FRAME_DATAGRAM + 1];
+  unsigned frames[FRAME_TYPES];
   uint8_t reset_reason;
-  uint32_t last_open;
+  uint32_t last_open, last_flow;
 };
 
 static inline struct raw_sum raw_sum(void) {
@@ -362,6 +427,7 @@ static inline struct raw_sum raw_sum(void) {
     if (f.type == FRAME_CREDIT) sum.credit += raw_number(p);
     if (f.type == FRAME_RESET) sum.reset_reason = p[0];
     if (f.type == FRAME_OPEN) sum.last_open = f.stream;
+    if (f.type == FRAME_FLOW) sum.last_flow = f.stream;
   }
   return sum;
 }
@@ -387,6 +453,7 @@ static inline int trunk_set_up(void **state) {
 static inline void link_side_end(struct link_side *l) {
   if (l->link) link_close(l->link, "the test is over", STREAM_SESSION_ENDED, false);
   for (unsigned i = 0; i < l->nsides; i++) free(l->sides[i]);
+  for (unsigned i = 0; i < l->nflows; i++) free(l->flows[i]);
   // Whatever happened, nothing is counted that is not there.
   assert_int_equal(atomic_load(&l->budget.used), 0);
 }
@@ -437,6 +504,13 @@ static inline struct stream_side *open_stream(struct stream_side **far) {
   nx_settle(loop);
   *far = agent.sides[agent.nsides - 1];
   return near;
+}
+
+static inline struct flow_side *gateway_flow(void) {
+  struct frame_open open = {.tunnel = 7, .visitor = nx_addr("192.0.2.9", 4711)};
+  struct flow *f = link_open_flow(gateway.link, &open);
+  assert_non_null(f);
+  return flow_side_bind(&gateway, f);
 }
 
 // A control message of 1.4 KB: eleven fill a record but for some 900 bytes, in which other frames fit.

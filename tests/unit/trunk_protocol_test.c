@@ -40,7 +40,7 @@ static const struct {
   const char *what;
 } bad_headers[] = {
     {0, 0, 0, 0, "a frame of unknown type"},
-    {11, 0, 0, 1, "a frame of unknown type"},
+    {FRAME_TYPES, 0, 0, 1, "a frame of unknown type"},
     {255, 255, 65535, ~0u, "a frame of unknown type"},
     {FRAME_DATA, 1, 1, ID, "a frame with unknown flags"},
     {FRAME_DATAGRAM, 4, 1, ID, "a frame with unknown flags"},
@@ -59,6 +59,8 @@ static const struct {
     {FRAME_DATAGRAM, 1, 0, ID, "an empty piece of a datagram"},
     // Well-formed, but not for this ear.
     {FRAME_DATAGRAM, 3, 1, ID, "a frame of type 10, which the gateway may not send"},
+    {FRAME_FLOW, 0, 7, ID, "a frame of type 11, which the gateway may not send"},
+    {FRAME_FLOW_END, 0, 1, ID, "a frame of type 12, which the gateway may not send"},
     {FRAME_OPENED, 0, 0, ID, "a frame of type 3, which the gateway may not send"},
     // For streams that there never were.
     {FRAME_FIN, 0, 0, ID, "a frame of type 5 for stream 00010000, which the gateway did not get"},

@@ -25,7 +25,7 @@ static void check(const struct link_side *l) {
     assert_int_equal(s->in_stalled, s->buffered > 0);
     assert_false(s->over);
     if (s->in_ready) assert_true(s->credit > 0 && !s->fin_sent && !s->wire_over);
-    if (s->id && !s->wire_over) assert_ptr_equal(l->link->slots[s->id & 0xffff].stream, s);
+    if (s->id && !s->wire_over) assert_ptr_equal(l->link->slots.at[s->id & 0xffff].item, s);
     live += !s->wire_over;
     buffered += s->buffered;
   }

@@ -1,10 +1,11 @@
 // link_internal: the inside of a link, shared by trunk's files: link.c (life, timers), link_recv.c (frames in),
-// link_send.c (frames out), link_stream.c (streams, credit). Not for other layers.
+// link_send.c (frames out), link_stream.c (streams, credit), link_flow.c (flows, datagrams). Not for other layers.
 #ifndef POSTERN_TRUNK_LINK_INTERNAL_H
 #define POSTERN_TRUNK_LINK_INTERNAL_H
 
 #include "postern/base/bucket.h"
 #include "postern/trunk/link.h"
+#include "postern/trunk/slots.h"
 #include <sys/queue.h>
 
 enum {
@@ -15,6 +16,10 @@ enum {
   LINK_TICK_MS = 250,
   LINK_CHECK_MS = 1000, // how often the streams are looked at
   LINK_DIAL_GRACE_MS = 5000,
+  LINK_DATAGRAMS_MAX = 1024 * 1024, // bytes of datagrams that wait on a congested link, bookkeeping included
+  LINK_DATAGRAMS_TURN = 128, // … that are handed on per batch of events while streams move
+  LINK_MOVING_MS = 1000,     // for so long after a stream's last bytes
+  LINK_DATAGRAM_WAIT_MS = 1000,     // nobody has use for one that has waited longer
 };
 
 // One stream on the wire. In the slot table from its OPEN until it is over on the wire, in `all` until its end lets go.
@@ -44,10 +49,23 @@ struct tstream {
 };
 TAILQ_HEAD(tstream_list, tstream);
 
-struct slot {
-  struct tstream *stream; // NULL: over
-  uint16_t generation;    // of the latest stream; 0: never used
-  int32_t next_free;      // gateway: queue of free slots
+// One flow on the wire. In `flows` until it is over, in memory until its last datagram has left the queue.
+struct tflow {
+  struct flow base;
+  struct link *link;
+  uint32_t id; // 0: gateway, FLOW is not out yet
+  uint32_t waiting; // its datagrams in the queue
+  bool over;
+  struct frame_open open; // until FLOW is out
+  TAILQ_ENTRY(tflow) all;
+};
+
+struct datagram {
+  STAILQ_ENTRY(datagram) next;
+  struct tflow *flow;
+  uint64_t since_ms;
+  size_t len;
+  uint8_t data[];
 };
 
 struct outq { // control frames that wait, whole
@@ -67,16 +85,28 @@ struct link {
   bool closed, draining;
   bool choked; // the queue of control frames overflowed
 
-  struct slot *slots;
-  uint32_t nslots;
-  int32_t free_head, free_tail; // -1: none
-  unsigned live;                // streams that are not over on the wire
+  struct slots slots;
+  unsigned live; // streams that are not over on the wire
 
   struct tstream_list all;         // every stream that is not over
   struct tstream_list ready;       // something to send and credit for it
   struct tstream_list stalled;     // something buffered; the longest without progress first
   struct tstream_list crediting;   // credit to give back
   struct tstream_list unannounced; // agent: reached its target, not told yet
+
+  struct slots flow_slots;
+  TAILQ_HEAD(, tflow) flows;
+  unsigned nflows;
+  STAILQ_HEAD(, datagram) datagrams; // that wait, the oldest first
+  size_t datagram_bytes;
+  size_t datagram_sent; // of the first one: pieces of it are out, so it cannot be dropped
+  struct {              // a datagram that comes in pieces
+    struct tflow *flow; // NULL: none
+    uint8_t *data;      // room for the longest
+    size_t len;
+  } joining;
+  unsigned datagrams_in; // in this batch of events
+  uint64_t moved_ms;     // when a stream's bytes last passed
 
   struct outq queue;
   bool ping_due, pong_due;
@@ -101,6 +131,9 @@ struct link {
 // The peer broke the protocol: END is sent, the link closed.
 void link_violation(struct link *k, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+// A link that drains may have nothing left now.
+void link_check_drained(struct link *k);
+
 // ---- link_send.c ----
 
 // Queues a control frame. When a megabyte waits the link is hopelessly congested: it closes at the end of the batch.
@@ -114,17 +147,19 @@ void link_send_ping(struct link *k);
 // ---- link_recv.c ----
 
 void link_on_readable(void *ctx, struct conn *c);
+// Of a flow or stream that is over: dropped, at a bounded rate.
+void link_drop_late(struct link *k);
+const char *link_peer_side(const struct link *k); // "agent", "gateway": who sends here
+// A refusal of `reason` in a RESET or FLOW_END; unknown numbers count as aborted.
+enum stream_reason link_reason(uint8_t number);
 
 // ---- link_stream.c ----
 
-int link_streams_init(struct link *k);
+void link_streams_init(struct link *k);
 void link_streams_fini(struct link *k, enum stream_reason reason);
 struct tstream *tstream_new(struct link *k);
 // Gateway: gives it a slot and with it its id.
 PERR_MUST_CHECK int tstream_take_slot(struct tstream *s);
-// The slot of a stream id, NULL when it was never used.
-struct slot *link_slot(struct link *k, uint32_t id);
-PERR_MUST_CHECK int link_slots_reserve(struct link *k, uint32_t n);
 // The wire is done with it; its slot is free.
 void tstream_wire_over(struct tstream *s);
 // Ends it: out of every list, its buffered bytes given back; freed by the reaper.
@@ -140,8 +175,22 @@ uint32_t tstream_grant(struct tstream *s);
 void link_relieve(struct link *k);
 void link_check_streams(struct link *k, uint64_t now_ms);
 
-// 1 … 65,535 and round again; 0 says "never used".
-static inline uint16_t link_next_generation(uint16_t g) { return g == UINT16_MAX ? 1 : (uint16_t)(g + 1); }
+// ---- link_flow.c ----
+
+void link_flows_init(struct link *k);
+void link_flows_fini(struct link *k, enum stream_reason reason);
+// Drops what waits and is not half sent.
+void link_drop_datagrams(struct link *k);
+// What is left without callbacks; with the link's memory.
+void link_flows_free(struct link *k);
+// Once a second: lets go of memory that nobody needs now.
+void link_check_flows(struct link *k);
+// Fills up to `room` bytes of a record with frames of waiting datagrams; returns how many. A datagram is cut only where
+// it is too long for `whole` bytes, the room of an empty record.
+size_t link_put_datagrams(struct link *k, uint8_t *out, size_t room, size_t whole);
+void link_on_flow(struct link *k, const struct frame *f, const uint8_t *payload);
+void link_on_flow_end(struct link *k, const struct frame *f, const uint8_t *payload);
+void link_on_datagram(struct link *k, const struct frame *f, const uint8_t *payload);
 
 static inline struct tstream *tstream_of(struct stream *s) { return (struct tstream *)s; }
 

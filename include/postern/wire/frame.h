@@ -25,7 +25,10 @@ enum frame_type {
   FRAME_CREDIT = 7,   // u32: bytes more
   FRAME_PING = 8,     // 8 opaque bytes; stream 0
   FRAME_PONG = 9,     // the same 8 bytes
-  FRAME_DATAGRAM = 10, // a fragment of a datagram of a flow
+  FRAME_DATAGRAM = 10, // a piece of a datagram of a flow
+  FRAME_FLOW = 11,     // gateway → agent: a flow begins; tunnel u32, visitor's address
+  FRAME_FLOW_END = 12, // reason u8
+  FRAME_TYPES
 };
 
 // Bits of `flags` in a DATAGRAM; all other frames have flags 0.
@@ -34,7 +37,7 @@ enum { FRAME_FIRST = 1, FRAME_LAST = 2 };
 struct frame {
   uint8_t type, flags;
   uint16_t len;    // of the payload
-  uint32_t stream; // 0 for control, ping, pong
+  uint32_t stream; // or flow; 0 for control, ping, pong
 };
 
 // Writes the 8 header bytes.
@@ -43,7 +46,7 @@ void frame_put_header(uint8_t out[FRAME_HEADER], const struct frame *f);
 // PERR_PROTOCOL with *why set to one static line.
 PERR_MUST_CHECK int frame_get_header(const uint8_t in[FRAME_HEADER], struct frame *f, const char **why);
 
-// OPEN's payload. The address may be unset (family 0).
+// OPEN's payload, and FLOW's. The address may be unset (family 0).
 struct frame_open {
   uint32_t tunnel;
   struct addr visitor;
