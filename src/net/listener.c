@@ -23,7 +23,7 @@ struct listener {
   void *ctx;
 };
 
-static int bind_error(int error) {
+int listener_bind_error(int error) {
   switch (error) {
   case EADDRINUSE: return PERR_IN_USE;
   case EACCES:
@@ -46,7 +46,7 @@ static int set(int fd, int level, int name, int value) { return setsockopt(fd, l
 
 int listener_bind(const struct addr *a, int *out) {
   int fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  if (fd < 0) return bind_error(errno);
+  if (fd < 0) return listener_bind_error(errno);
   // Accepted sockets inherit these, which saves the calls for each visitor.
   int bad = set(fd, SOL_SOCKET, SO_REUSEADDR, 1) | set(fd, IPPROTO_TCP, TCP_NODELAY, 1) |
             set(fd, SOL_SOCKET, SO_KEEPALIVE, 1) | set(fd, IPPROTO_TCP, TCP_KEEPIDLE, CONN_KEEPALIVE_S) |
@@ -54,7 +54,7 @@ int listener_bind(const struct addr *a, int *out) {
             set(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, CONN_UNSENT);
   if (a->sa.sa_family == AF_INET6) bad |= set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
   if (bad || bind(fd, &a->sa, a->len) || listen(fd, BACKLOG)) {
-    int code = bind_error(errno);
+    int code = listener_bind_error(errno);
     close(fd);
     return code;
   }

@@ -48,6 +48,7 @@ struct loop {
   uint8_t *scratch;
   uint8_t *spare[SPARE_BUFFERS];
   unsigned nspare;
+  struct udp_batch *udp_batch;
 
   struct conn *suspects, *lingering;
   struct event *suspect_timer;
@@ -187,6 +188,8 @@ void loop_watch_suspects(struct loop *l, void (*look)(struct loop *l)) {
 
 uint8_t *loop_scratch(struct loop *l) { return l->scratch; }
 
+struct udp_batch **loop_udp_batch(struct loop *l) { return &l->udp_batch; }
+
 uint8_t *loop_buffer_get(struct loop *l) { return l->nspare ? l->spare[--l->nspare] : malloc(LOOP_BUFFER); }
 
 void loop_buffer_put(struct loop *l, uint8_t *buf) {
@@ -243,6 +246,7 @@ void loop_free(struct loop *l) {
   if (l->base) event_base_free(l->base);
   if (l->wake_fd >= 0) close(l->wake_fd);
   while (l->nspare) free(l->spare[--l->nspare]);
+  udp_batch_free(l->udp_batch);
   free(l->dead);
   free(l->scratch);
   pthread_mutex_destroy(&l->lock);

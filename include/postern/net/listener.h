@@ -14,6 +14,8 @@ typedef void (*listener_fn)(void *ctx, struct listener *l, int fd, const struct 
 // Binds and listens; IPv6 sockets are IPv6 only. The descriptor is the caller's. PERR_IN_USE, PERR_DENIED,
 // PERR_NOTFOUND (the machine lacks the family or the address), PERR_LIMIT (descriptors), PERR_IO.
 PERR_MUST_CHECK int listener_bind(const struct addr *a, int *fd);
+// What an errno of socket, bind or listen means, for whoever binds another kind of socket.
+int listener_bind_error(int error);
 // Why it failed, for a person.
 const char *listener_why(int code);
 
