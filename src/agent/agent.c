@@ -1,6 +1,7 @@
 // agent: puts the parts together, hands what the session hears to the tunnels and visitors, and obeys signals. Called
 // by main, whose thread becomes the loop's; the resolvers have a thread each.
 #include "postern/agent/agent.h"
+#include "postern/agent/flows.h"
 #include "postern/agent/session.h"
 #include "postern/agent/tunnels.h"
 #include "postern/agent/visitors.h"
@@ -26,6 +27,8 @@ struct agent {
   struct session *session;
   struct tunnels *tunnels;
   struct visitors *visitors;
+  struct flows *flows;
+  _Atomic uint64_t link_drops; // datagrams
   struct event *signals[SIGNALS];
   bool stopping;
   int status;
@@ -50,14 +53,22 @@ static enum stream_reason on_open(void *ctx, struct stream *s, const struct fram
   return visitors_open(a->visitors, s, open);
 }
 
+static enum stream_reason on_flow(void *ctx, struct flow *f, const struct frame_open *open) {
+  struct agent *a = ctx;
+  return flows_open(a->flows, f, open);
+}
+
 static void on_over(void *ctx, int status) {
   struct agent *a = ctx;
   a->status = status;
   loop_stop(a->loop);
 }
 
-static const struct session_ops session_ops = {
-    .on_welcome = on_welcome, .on_tunnel = on_tunnel, .on_open = on_open, .on_over = on_over};
+static const struct session_ops session_ops = {.on_welcome = on_welcome,
+                                               .on_tunnel = on_tunnel,
+                                               .on_open = on_open,
+                                               .on_flow = on_flow,
+                                               .on_over = on_over};
 
 static int send_control(void *ctx, const struct control *c) {
   struct agent *a = ctx;
@@ -160,16 +171,18 @@ static int agent_init(struct agent *a) {
   a->loop = loop_new("postern");
   if (!a->loop) return PERR_NOMEM;
   a->resolver = resolver_new(a->loop);
-  a->session = session_new(a->loop, a->cfg, &session_ops, a);
+  a->session = session_new(a->loop, a->cfg, &a->link_drops, &session_ops, a);
   if (!a->resolver || !a->session) return PERR_NOMEM;
   a->tunnels = tunnels_new(a->loop, a->resolver, send_control, a);
   if (!a->tunnels) return PERR_NOMEM;
   a->visitors = visitors_new(a->loop, a->tunnels);
-  return a->visitors ? watch_signals(a) : PERR_NOMEM;
+  a->flows = flows_new(a->loop, a->tunnels, &a->link_drops);
+  return a->visitors && a->flows ? watch_signals(a) : PERR_NOMEM;
 }
 
 static void agent_fini(struct agent *a) {
   unwatch_signals(a);
+  flows_free(a->flows);
   visitors_free(a->visitors);
   tunnels_free(a->tunnels);
   session_free(a->session);

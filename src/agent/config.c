@@ -230,14 +230,14 @@ static int set_tunnel(struct agent_config *c, const struct options *o, struct er
   if (!s) return no_memory(e);
   c->tunnels = s;
   c->ntunnels = 1;
-  s->protocol = CONTROL_TCP;
   s->strict_port = o->strict_port;
-  int rc = spec_set_target(s, o->target, e);
+  int rc = spec_set_protocol(s, o->protocol, e);
+  if (rc == 0) rc = spec_set_target(s, o->target, e);
   if (rc < 0) {
     err_prefix(e, "target");
     return rc;
   }
-  snprintf(s->name, sizeof s->name, "tcp-%u", s->target_port);
+  snprintf(s->name, sizeof s->name, "%s-%u", spec_protocol(s), s->target_port);
   if (o->name && (rc = spec_set_name(s, o->name, e)) < 0) err_prefix(e, "--name");
   if (rc == 0 && o->port && (rc = spec_set_port(s, o->port, e)) < 0) err_prefix(e, "--port");
   return rc;

@@ -40,8 +40,8 @@ static const struct row {
 enum { ROWS = sizeof rows / sizeof rows[0] };
 
 static const char help_text[] = "usage: postern -c agent.json\n"
-                                "       postern tcp TARGET --server HOST:PORT --token-file FILE [--ca FILE]\n"
-                                "       postern tcp TARGET --enrol-file FILE\n"
+                                "       postern tcp|udp TARGET --server HOST:PORT --token-file FILE [--ca FILE]\n"
+                                "       postern tcp|udp TARGET --enrol-file FILE\n"
                                 "\n"
                                 "Publishes a service of this machine, TARGET, on a port of a Postern gateway.\n"
                                 "TARGET is HOST:PORT, or a bare number for a port of 127.0.0.1.\n"
@@ -53,7 +53,7 @@ static const char help_text[] = "usage: postern -c agent.json\n"
                                 "  --ca FILE          the authority that signed the gateway's certificate\n"
                                 "  --pin SHA256       the gateway's public key, or its authority's; repeatable\n"
                                 "  --instance NAME    tells several agents of one user apart (default)\n"
-                                "  --name NAME        the tunnel's name (tcp- and the target's port)\n"
+                                "  --name NAME        the tunnel's name (tcp- or udp- and the target's port)\n"
                                 "  --port N           the public port to ask for; 0: any (0)\n"
                                 "  --strict-port      exactly that port or none\n"
                                 "  --log text|json  --log-level error|warn|info|debug  --version  --help\n"
@@ -128,19 +128,20 @@ static int read_option(struct options *o, int argc, char *const argv[], int *i, 
   return rc;
 }
 
-static int check_forms(const struct options *o, const char *command, const char *used, struct err_text *e) {
-  if (o->config && command) return err_set(e, PERR_INVALID, "-c and a command exclude each other");
+static int check_forms(const struct options *o, const char *used, struct err_text *e) {
+  if (o->config && o->protocol) return err_set(e, PERR_INVALID, "-c and a command exclude each other");
   if (o->config && used) return err_set(e, PERR_INVALID, "%s: belongs into the configuration file with -c", used);
   if (o->config) return 0;
-  if (!command) return err_set(e, PERR_INVALID, "give -c FILE, or tcp TARGET (see --help)");
-  if (!o->target) return err_set(e, PERR_INVALID, "%s: the target is missing", command);
+  if (!o->protocol) return err_set(e, PERR_INVALID, "give -c FILE, or tcp TARGET (see --help)");
+  if (!o->target) return err_set(e, PERR_INVALID, "%s: the target is missing", o->protocol);
   return 0;
 }
 
-static int take_word(struct options *o, const char **command, const char *word, struct err_text *e) {
-  if (!*command) {
-    *command = word;
-    return strcmp(word, "tcp") == 0 ? 0 : err_set(e, PERR_INVALID, "unknown command %.64s (tcp)", word);
+static int take_word(struct options *o, const char *word, struct err_text *e) {
+  if (!o->protocol) {
+    o->protocol = word;
+    bool known = strcmp(word, "tcp") == 0 || strcmp(word, "udp") == 0;
+    return known ? 0 : err_set(e, PERR_INVALID, "unknown command %.64s (tcp, udp)", word);
   }
   if (o->target) return err_set(e, PERR_INVALID, "more than one target: %.64s", word);
   o->target = word;
@@ -148,15 +149,15 @@ static int take_word(struct options *o, const char **command, const char *word, 
 }
 
 int options_parse(struct options *o, int argc, char *const argv[], struct err_text *e) {
-  const char *command = NULL, *used = NULL;
+  const char *used = NULL;
   *o = (struct options){.log_format = LOG_TEXT, .log_level = LOG_INFO};
   for (int i = 1; i < argc; i++) {
     bool option = argv[i][0] == '-' && argv[i][1];
-    int rc = option ? read_option(o, argc, argv, &i, &used, e) : take_word(o, &command, argv[i], e);
+    int rc = option ? read_option(o, argc, argv, &i, &used, e) : take_word(o, argv[i], e);
     if (rc < 0) return rc;
     if (o->help || o->version) return 0;
   }
   o->env_token = getenv("POSTERN_TOKEN");
   o->env_enrol = getenv("POSTERN_ENROL");
-  return check_forms(o, command, used, e);
+  return check_forms(o, used, e);
 }

@@ -46,6 +46,7 @@ struct session {
   void *ctx;
   uint8_t run[CONTROL_RUN_LEN];
   struct budget budget;
+  _Atomic uint64_t *dropped;
   struct attempt *attempt;
   struct loop_timer *timer; // the wait for the next attempt; when stopping, for the gateway
   bool waiting;             // for the next attempt
@@ -89,7 +90,8 @@ static enum control_previous previous_of(const struct session *s) {
 }
 
 static void begin_attempt(struct session *s) {
-  struct control_hello hello = {.version = CONTROL_VERSION, .software = "postern/" POSTERN_VERSION};
+  struct control_hello hello = {
+      .version = CONTROL_VERSION, .features = CONTROL_FEATURES, .software = "postern/" POSTERN_VERSION};
   struct err_text e = {""};
   s->waiting = false;
   if (agent_config_token(s->cfg, hello.token, &e) < 0) {
@@ -248,8 +250,19 @@ static enum stream_reason on_open(void *ctx, struct link *k, struct stream *st, 
   return s->ops->on_open(s->ctx, st, open);
 }
 
-static const struct link_ops link_ops = {
-    .on_control = on_control, .on_open = on_open, .on_close = on_link_closed, .on_drained = on_drained};
+static enum stream_reason on_flow(void *ctx, struct link *k, struct flow *f, const struct frame_open *open) {
+  struct held_link *h = ctx;
+  struct session *s = h->session;
+  if (s->over || s->stopping) return STREAM_SESSION_ENDED;
+  if (h->epoch != s->epoch) return STREAM_NO_TUNNEL;
+  return s->ops->on_flow(s->ctx, f, open);
+}
+
+static const struct link_ops link_ops = {.on_control = on_control,
+                                         .on_open = on_open,
+                                         .on_flow = on_flow,
+                                         .on_close = on_link_closed,
+                                         .on_drained = on_drained};
 
 // ---- what became of an attempt ----
 
@@ -260,7 +273,11 @@ static struct held_link *hold_link(struct session *s, struct conn *c, const stru
     conn_close(c, CONN_CLOSE);
     return NULL;
   }
-  const struct link_settings settings = {.heartbeat_s = w->heartbeat_s, .dead_s = w->dead_s, .stall_s = w->stall_s};
+  const struct link_settings settings = {.heartbeat_s = w->heartbeat_s,
+                                         .dead_s = w->dead_s,
+                                         .stall_s = w->stall_s,
+                                         .udp = w->features & CONTROL_FEATURE_UDP,
+                                         .dropped = s->dropped};
   h->session = s;
   h->born_ms = loop_now_ms(s->loop);
   h->link = link_new(s->loop, c, LINK_AGENT, &settings, &s->budget, &link_ops, h);
@@ -362,10 +379,11 @@ void session_abandon(struct session *s) {
   session_over(s, 0);
 }
 
-struct session *session_new(struct loop *l, const struct agent_config *cfg, const struct session_ops *ops, void *ctx) {
+struct session *session_new(struct loop *l, const struct agent_config *cfg, _Atomic uint64_t *dropped,
+                            const struct session_ops *ops, void *ctx) {
   struct session *s = calloc(1, sizeof *s);
   if (!s) return NULL;
-  *s = (struct session){.loop = l, .cfg = cfg, .ops = ops, .ctx = ctx};
+  *s = (struct session){.loop = l, .cfg = cfg, .dropped = dropped, .ops = ops, .ctx = ctx};
   crypto_random(s->run, sizeof s->run);
   budget_init(&s->budget, BUDGET_SESSION, NULL);
   backoff_init(&s->backoff, RETRY_LOW_MS, RETRY_HIGH_MS);

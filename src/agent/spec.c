@@ -36,16 +36,27 @@ int spec_set_port(struct tunnel_spec *s, const char *text, struct err_text *e) {
   return 0;
 }
 
-static int set_protocol(struct tunnel_spec *s, const char *text, struct err_text *e) {
-  if (strcmp(text, "tcp") != 0) return err_set(e, PERR_INVALID, "\"%.64s\" is not known (tcp)", text);
-  s->protocol = CONTROL_TCP;
-  return 0;
+static const char *const protocols[] = {[CONTROL_TCP] = "tcp", [CONTROL_UDP] = "udp"};
+
+int spec_set_protocol(struct tunnel_spec *s, const char *text, struct err_text *e) {
+  for (size_t i = 0; i < sizeof protocols / sizeof protocols[0]; i++) {
+    if (strcmp(text, protocols[i]) != 0) continue;
+    s->protocol = (enum control_protocol)i;
+    return 0;
+  }
+  return err_set(e, PERR_INVALID, "\"%.64s\" is not known (tcp, udp)", text);
 }
 
 static int set_description(struct tunnel_spec *s, const char *text, struct err_text *e) {
   size_t len = strlen(text);
   if (len >= sizeof s->description) return err_set(e, PERR_INVALID, "more than %zu bytes", sizeof s->description - 1);
   memcpy(s->description, text, len + 1);
+  return 0;
+}
+
+static int set_idle(struct tunnel_spec *s, int64_t seconds, struct err_text *e) {
+  if (seconds && s->protocol != CONTROL_UDP) return err_set(e, PERR_INVALID, "only for udp");
+  s->idle_s = seconds;
   return 0;
 }
 
@@ -63,7 +74,7 @@ static int set_target(struct tunnel_spec *s, const json_t *v, struct err_text *e
 struct raw {
   char *name, *protocol, *description;
   json_t *target;
-  int64_t port;
+  int64_t port, idle_s;
   bool strict_port;
 };
 
@@ -71,7 +82,7 @@ struct raw {
 
 static const struct opt options[] = {
     {.path = "name", .type = OPT_STRING, .offset = AT(name), .help = "unique among this agent's tunnels"},
-    {.path = "protocol", .type = OPT_STRING, .offset = AT(protocol), .help = "tcp"},
+    {.path = "protocol", .type = OPT_STRING, .offset = AT(protocol), .help = "tcp, udp"},
     {.path = "target", .type = OPT_JSON, .offset = AT(target), .help = "HOST:PORT, or a port of 127.0.0.1"},
     {.path = "port", .type = OPT_INT, .offset = AT(port), .max = 65535, .preset = "0", .help = "public port; 0: any"},
     {.path = "strict_port",
@@ -80,6 +91,12 @@ static const struct opt options[] = {
      .preset = "false",
      .help = "that port or none"},
     {.path = "description", .type = OPT_STRING, .offset = AT(description), .preset = "\"\"", .help = "for people"},
+    {.path = "idle_seconds",
+     .type = OPT_INT,
+     .offset = AT(idle_s),
+     .max = CONTROL_IDLE_MAX_S,
+     .preset = "0",
+     .help = "until a silent UDP flow ends; 0: as the gateway has it"},
 };
 
 enum { OPTIONS = sizeof options / sizeof options[0] };
@@ -104,9 +121,10 @@ static int set_parts(struct tunnel_spec *s, const struct raw *raw, struct err_te
   s->port = (uint16_t)raw->port;
   s->strict_port = raw->strict_port;
   int rc = blame(spec_set_name(s, raw->name, e), "name", e);
-  if (rc == 0) rc = blame(set_protocol(s, raw->protocol, e), "protocol", e);
+  if (rc == 0) rc = blame(spec_set_protocol(s, raw->protocol, e), "protocol", e);
   if (rc == 0) rc = blame(set_target(s, raw->target, e), "target", e);
   if (rc == 0) rc = blame(set_description(s, raw->description, e), "description", e);
+  if (rc == 0) rc = blame(set_idle(s, raw->idle_s, e), "idle_seconds", e);
   return rc;
 }
 
@@ -152,10 +170,7 @@ int spec_read_list(const json_t *list, struct tunnel_spec **out, size_t *n, stru
 // ---- texts ----
 
 const char *spec_protocol(const struct tunnel_spec *s) {
-  switch (s->protocol) {
-  case CONTROL_TCP: return "tcp";
-  }
-  return "";
+  return protocols[s->protocol];
 }
 
 const char *spec_target(const struct tunnel_spec *s, char out[TARGET_TEXT]) {
@@ -166,5 +181,5 @@ const char *spec_target(const struct tunnel_spec *s, char out[TARGET_TEXT]) {
 bool spec_equal(const struct tunnel_spec *a, const struct tunnel_spec *b) {
   return strcmp(a->name, b->name) == 0 && a->protocol == b->protocol && strcmp(a->host, b->host) == 0 &&
          a->target_port == b->target_port && a->port == b->port && a->strict_port == b->strict_port &&
-         strcmp(a->description, b->description) == 0;
+         a->idle_s == b->idle_s && strcmp(a->description, b->description) == 0;
 }

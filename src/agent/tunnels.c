@@ -20,6 +20,7 @@ struct tunnels {
   char server[HOST_TEXT];
   char user[NAME_TEXT]; // of the latest welcome
   uint64_t session;
+  bool welcomed, udp; // the gateway of the latest welcome carries UDP
 };
 
 // ---- log ----
@@ -29,7 +30,7 @@ static void log_tunnel(const struct tunnel *t, enum log_level level, const char 
   char target[TARGET_TEXT];
   const struct log_field fields[] = {LF_STR("user", t->owner->user), LF_INT("session", t->owner->session),
                                      LF_STR("tunnel", t->spec.name), LF_STR("protocol", spec_protocol(&t->spec)),
-                                     LF_INT("port", t->port),        LF_STR("host", NULL), // a TCP tunnel has none
+                                     LF_INT("port", t->port),        LF_STR("host", NULL), // neither kind has one
                                      LF_STR("target", spec_target(&t->spec, target)), LF_STR("reason", reason)};
   unsigned n = sizeof fields / sizeof fields[0];
   if (log_enabled(level)) log_fields(level, event, msg, fields, reason ? n : n - 1);
@@ -58,12 +59,23 @@ static void tunnel_move(struct tunnel *t, enum tunnel_state to) {
   if (to != TUNNEL_WANTED) loop_timer_clear(t->retry);
 }
 
+// A gateway that has not named the feature would take the question for a violation.
+static bool unsupported(struct tunnel *t) {
+  if (t->spec.protocol != CONTROL_UDP || !t->owner->welcomed || t->owner->udp) return false;
+  const struct control_tunnel_refused r = {.reason = "unsupported", .message = "this gateway does not carry UDP"};
+  log_refuse(t, &r);
+  return true;
+}
+
 // Without a link nothing is said; it will be on the next one.
 static void ask(struct tunnel *t) {
-  struct control c = {
-      .type = CONTROL_TUNNEL_OPEN,
-      .tunnel_open = {
-          .tunnel = t->number, .protocol = t->spec.protocol, .port = t->spec.port, .strict_port = t->spec.strict_port}};
+  if (unsupported(t)) return;
+  struct control c = {.type = CONTROL_TUNNEL_OPEN,
+                      .tunnel_open = {.tunnel = t->number,
+                                      .protocol = t->spec.protocol,
+                                      .port = t->spec.port,
+                                      .strict_port = t->spec.strict_port,
+                                      .idle_s = t->spec.idle_s}};
   memcpy(c.tunnel_open.name, t->spec.name, sizeof c.tunnel_open.name);
   memcpy(c.tunnel_open.description, t->spec.description, sizeof c.tunnel_open.description);
   loop_timer_clear(t->retry);
@@ -214,6 +226,8 @@ static void begin_anew(struct tunnels *ts) {
 void tunnels_welcome(struct tunnels *ts, const struct control_welcome *w) {
   memcpy(ts->user, w->user, sizeof ts->user);
   ts->session = w->session;
+  ts->welcomed = true;
+  ts->udp = w->features & CONTROL_FEATURE_UDP;
   if (!w->resumed) begin_anew(ts);
   for (struct tunnel *t = ts->list; t; t = t->next)
     if (t->state == TUNNEL_CLOSING) say_close(t);
@@ -225,6 +239,7 @@ static void on_opened(struct tunnel *t, const struct control_tunnel_opened *o) {
   if (t->state == TUNNEL_CLOSING) return;
   if (t->state != TUNNEL_OPEN) t->opened_ms = loop_now_ms(t->owner->loop);
   tunnel_move(t, TUNNEL_OPEN);
+  t->idle_s = o->idle_s;
   if (t->port == o->port) return;
   t->port = o->port;
   log_open(t);

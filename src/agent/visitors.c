@@ -276,7 +276,7 @@ static void log_open(const struct visitor *v) {
 
 enum stream_reason visitors_open(struct visitors *vs, struct stream *s, const struct frame_open *open) {
   struct tunnel *t = tunnels_find(vs->tunnels, open->tunnel);
-  if (!t || t->state != TUNNEL_OPEN) return refuse(vs, open->tunnel, t);
+  if (!t || t->state != TUNNEL_OPEN || t->spec.protocol != CONTROL_TCP) return refuse(vs, open->tunnel, t);
   struct visitor *v = visitor_new(vs, s, t, &open->visitor);
   if (!v) return STREAM_INTERNAL;
   log_open(v);

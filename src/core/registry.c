@@ -324,6 +324,8 @@ static void view_of(const struct registry_entry *e, struct registry_view *v) {
                               .visitors = atomic_load(&e->visitors),
                               .bytes_in = atomic_load(&e->bytes_in),
                               .bytes_out = atomic_load(&e->bytes_out),
+                              .flows = atomic_load(&e->flows),
+                              .dropped = atomic_load(&e->dropped),
                               .linked = atomic_load(&e->linked)};
   memcpy(v->instance, e->instance, sizeof v->instance);
 }

@@ -45,7 +45,7 @@ void cmd_session_print_list(const json_t *data) {
   static const struct output_column columns[] = {
       {"ID", "id"},       {"USER", "user"},     {"INSTANCE", "instance"}, {"PROTOCOL", "protocol"},
       {"PEER", "peer"},   {"SINCE", "since"},   {"TUNNELS", "tunnels"},   {"VISITORS", "visitors"},
-      {"IN", "bytes_in"}, {"OUT", "bytes_out"},
+      {"IN", "bytes_in"}, {"OUT", "bytes_out"}, {"FLOWS", "flows"},       {"DROPPED", "datagrams_dropped"},
   };
   output_table(data, columns, sizeof columns / sizeof columns[0]);
 }

@@ -14,11 +14,11 @@ static void add_session(void *ctx, const struct registry_view *v) {
   json_t *list = ctx;
   char peer[ADDR_TEXT], since[CLOCK_TEXT];
   json_array_append_new(
-      list, json_pack("{s:I, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:I}", "id", (json_int_t)v->id, "user",
+      list, json_pack("{s:I, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:I, s:i, s:I}", "id", (json_int_t)v->id, "user",
                       v->who.user_name, "instance", v->instance, "protocol", v->protocol, "peer",
                       addr_format(&v->peer, peer), "since", clock_format_s(v->since, since), "tunnels", (int)v->tunnels,
                       "visitors", (int)v->visitors, "bytes_in", (json_int_t)v->bytes_in, "bytes_out",
-                      (json_int_t)v->bytes_out));
+                      (json_int_t)v->bytes_out, "flows", (int)v->flows, "datagrams_dropped", (json_int_t)v->dropped));
 }
 
 static int session_list(void *ctx, const json_t *request, json_t **data, struct err_text *e) {
@@ -60,7 +60,7 @@ static int session_kick(void *ctx, const json_t *request, json_t **data, struct 
 // ---- status ----
 
 struct sums {
-  json_int_t sessions, tunnels, visitors, bytes_in, bytes_out;
+  json_int_t sessions, tunnels, visitors, bytes_in, bytes_out, flows, dropped;
 };
 
 static void add_up(void *ctx, const struct registry_view *v) {
@@ -70,6 +70,8 @@ static void add_up(void *ctx, const struct registry_view *v) {
   s->visitors += v->visitors;
   s->bytes_in += (json_int_t)v->bytes_in;
   s->bytes_out += (json_int_t)v->bytes_out;
+  s->flows += v->flows;
+  s->dropped += (json_int_t)v->dropped;
 }
 
 // What NSP clients said and nobody answered, by what it was.
@@ -88,10 +90,11 @@ static int status(void *ctx, const json_t *request, json_t **data, struct err_te
   struct sums s = {0};
   char started[CLOCK_TEXT];
   if (registry_each(g->registry, 0, add_up, &s)) return err_set(e, PERR_NOMEM, "out of memory");
-  *data = json_pack("{s:s, s:s, s:I, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "version", POSTERN_VERSION, "started",
-                    clock_format_s(g->started, started), "uptime_seconds", (json_int_t)(clock_wall_s() - g->started),
+  *data = json_pack("{s:s, s:s, s:I, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "version", POSTERN_VERSION,
+                    "started", clock_format_s(g->started, started), "uptime_seconds", (json_int_t)(clock_wall_s() - g->started),
                     "workers", (int)g->nworkers, "sessions", s.sessions, "tunnels", s.tunnels, "visitors", s.visitors,
-                    "bytes_in", s.bytes_in, "bytes_out", s.bytes_out, "buffered_bytes",
+                    "bytes_in", s.bytes_in, "bytes_out", s.bytes_out, "flows", s.flows,
+                    "datagrams_dropped", s.dropped, "buffered_bytes",
                     (json_int_t)atomic_load(&g->budget.used), "buffer_bound_bytes",
                     (json_int_t)atomic_load(&g->budget.bound), "nsp_ignored", count_ignored(g));
   return *data ? 0 : err_set(e, PERR_NOMEM, "out of memory");

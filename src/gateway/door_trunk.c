@@ -32,6 +32,7 @@ static void enter(struct caller *c, const struct control_hello *h, const struct 
   a->base.adopt = trunk_session_adopt;
   a->base.who = *who;
   a->previous = h->previous;
+  a->features = h->features;
   struct registry_login login = {.who = &a->base.who,
                                  .instance = h->instance,
                                  .run = h->run,

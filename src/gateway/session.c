@@ -13,6 +13,7 @@ static void on_park_end(void *ctx) { tunnels_unpark_all(ctx); }
 
 static void session_free(void *arg) {
   struct session *s = arg;
+  relay_fini(&s->relay);
   loop_timer_free(s->park);
   s->ops->free(s);
 }
@@ -41,6 +42,10 @@ static void note(const struct session *s, const char *action, const char *detail
 int session_init(struct session *s, struct worker *w, const struct arrival *a, const struct session_ops *ops) {
   s->park = loop_timer_new(w->loop, on_park_end, s);
   if (!s->park) return PERR_NOMEM;
+  if (relay_init(&s->relay, w->loop, a->entry, &a->entry->who.limits, &ops->source, s)) {
+    loop_timer_free(s->park);
+    return PERR_NOMEM;
+  }
   s->ops = ops;
   s->worker = w;
   s->entry = a->entry;
@@ -50,7 +55,6 @@ int session_init(struct session *s, struct worker *w, const struct arrival *a, c
   LIST_INIT(&s->tunnels);
   LIST_INIT(&s->parked);
   budget_init(&s->budget, BUDGET_SESSION, &w->gateway->budget);
-  relay_init(&s->relay, w->loop, s->entry, &s->entry->who.limits, ops->open_stream, s);
   HASH_ADD(hh, w->sessions, id, sizeof s->id, s);
   char peer[ADDR_TEXT];
   log_event(LOG_INFO, "session.open", "agent connected", LF_STR("user", s->entry->who.user_name), LF_INT("session", s->id),

@@ -68,7 +68,7 @@ static void settle(struct nsp_session *n) {
   n->answer = NULL;
 }
 
-static void tunnel_opened(struct session *s, uint32_t tunnel, uint16_t port) {
+static void tunnel_opened(struct session *s, uint32_t tunnel, uint16_t port, int64_t idle_s) {
   struct nsp_session *n = nsp_of(s);
   struct answer *a = n->answer;
   if (!a || tunnel < a->first || tunnel - a->first >= a->count) return;
@@ -143,7 +143,7 @@ static void end(struct session *s, const char *reason, const char *message, int6
   if (s->entry->who.anonymous) anonymous_touch_later(s->worker->gateway, s->entry->who.user);
 }
 
-static const struct session_ops nsp_session_ops = {.open_stream = open_stream,
+static const struct session_ops nsp_session_ops = {.source = {.open_stream = open_stream},
                                                    .tunnel_opened = tunnel_opened,
                                                    .tunnel_refused = tunnel_refused,
                                                    .tunnel_closed = tunnel_closed,

@@ -30,8 +30,9 @@ static void send_control(struct trunk_session *t, const struct control *c) {
   if (link_send(k, c) == PERR_LIMIT) link_close(k, "congested: too many control frames wait", STREAM_LINK_LOST, false);
 }
 
-static void tunnel_opened(struct session *s, uint32_t tunnel, uint16_t port) {
-  struct control c = {.type = CONTROL_TUNNEL_OPENED, .tunnel_opened = {.tunnel = tunnel, .port = port}};
+static void tunnel_opened(struct session *s, uint32_t tunnel, uint16_t port, int64_t idle_s) {
+  struct control c = {.type = CONTROL_TUNNEL_OPENED,
+                      .tunnel_opened = {.tunnel = tunnel, .port = port, .idle_s = idle_s}};
   send_control(trunk_of(s), &c);
 }
 
@@ -134,10 +135,17 @@ static struct stream *open_stream(void *ctx, uint32_t tunnel, const struct addr 
   return t->links[0] ? link_open_stream(t->links[0], &open) : NULL;
 }
 
-static int say_welcome(struct trunk_session *t, struct conn *c, bool resumed) {
+static struct flow *open_flow(void *ctx, uint32_t tunnel, const struct addr *visitor) {
+  struct trunk_session *t = ctx;
+  struct frame_open open = {.tunnel = tunnel, .visitor = *visitor};
+  return t->links[0] ? link_open_flow(t->links[0], &open) : NULL;
+}
+
+static int say_welcome(struct trunk_session *t, struct conn *c, uint32_t features, bool resumed) {
   const struct config *cfg = t->base.worker->config;
   struct control m = {.type = CONTROL_WELCOME,
                       .welcome = {.version = CONTROL_VERSION,
+                                  .features = features,
                                   .session = t->base.id,
                                   .resumed = resumed,
                                   .heartbeat_s = cfg->heartbeat_s,
@@ -161,14 +169,20 @@ static void add_link(struct trunk_session *t, struct link *k) {
 static bool make_link(struct trunk_session *t, struct arrival *a, bool resumed) {
   struct worker *w = t->base.worker;
   const struct config *cfg = w->config;
-  struct link_settings settings = {
-      .heartbeat_s = cfg->heartbeat_s, .dead_s = cfg->dead_s, .stall_s = cfg->stall_s, .dial_s = cfg->dial_s};
-  if (say_welcome(t, a->conn, resumed)) {
+  uint32_t features = ((struct trunk_arrival *)a)->features & CONTROL_FEATURES;
+  struct link_settings settings = {.heartbeat_s = cfg->heartbeat_s,
+                                   .dead_s = cfg->dead_s,
+                                   .stall_s = cfg->stall_s,
+                                   .dial_s = cfg->dial_s,
+                                   .udp = features & CONTROL_FEATURE_UDP,
+                                   .dropped = &t->base.entry->dropped};
+  if (say_welcome(t, a->conn, features, resumed)) {
     conn_close(a->conn, CONN_CLOSE);
     return false;
   }
   struct link *k = link_new(w->loop, a->conn, LINK_GATEWAY, &settings, &t->base.budget, &session_link_ops, t);
   if (k) add_link(t, k);
+  if (k) t->base.udp = settings.udp;
   return k;
 }
 
@@ -194,7 +208,7 @@ static void trunk_free(void *session) {
   free(t);
 }
 
-static const struct session_ops trunk_session_ops = {.open_stream = open_stream,
+static const struct session_ops trunk_session_ops = {.source = {.open_stream = open_stream, .open_flow = open_flow},
                                                      .tunnel_opened = tunnel_opened,
                                                      .tunnel_refused = tunnel_refused,
                                                      .tunnel_closed = tunnel_closed,

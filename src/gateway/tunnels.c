@@ -4,6 +4,10 @@
 #include "postern/base/log.h"
 #include "postern/gateway/gateway.h"
 #include "postern/gateway/session.h"
+#include "postern/net/listener.h"
+#include "postern/net/udp.h"
+#include "postern/relay/tcp.h"
+#include "postern/relay/udp.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,14 +22,16 @@ struct tunnel {
   uint64_t attempt;
   struct control_tunnel_open ask;
   uint16_t port;
+  int64_t idle_s;            // of UDP, else 0
   int fds[RELAY_MAX_LISTEN]; // while CLAIMING
   unsigned nfds;
-  struct tcp_tunnel *tcp; // when OPEN
+  struct relay_tunnel *relay; // when OPEN
 };
 
 // A port of an older session, waiting for its tunnel to be asked for by the new one.
 struct parked {
   LIST_ENTRY(parked) of_session;
+  enum store_kind kind;
   uint16_t port;
   int fds[RELAY_MAX_LISTEN];
   unsigned nfds;
@@ -33,10 +39,32 @@ struct parked {
 
 static struct ports *ports_of(struct session *s) { return s->worker->gateway->ports; }
 
+// ---- the kinds ----
+
+static struct relay_tunnel *open_tcp(struct session *s, const struct tunnel *t) {
+  return tcp_tunnel_new(&s->relay, t->ask.tunnel, t->ask.name, t->port, t->fds, t->nfds);
+}
+
+static struct relay_tunnel *open_udp(struct session *s, const struct tunnel *t) {
+  return udp_tunnel_new(&s->relay, t->ask.tunnel, t->ask.name, t->port, t->fds, t->nfds, t->idle_s);
+}
+
+static const struct kind {
+  const char *name;
+  enum store_kind ports;
+  int (*bind)(const struct addr *a, int *fd);
+  struct relay_tunnel *(*open)(struct session *s, const struct tunnel *t); // takes the descriptors
+} kinds[] = {
+    [CONTROL_TCP] = {"tcp", STORE_TCP, listener_bind, open_tcp},
+    [CONTROL_UDP] = {"udp", STORE_UDP, udp_bind, open_udp},
+};
+
+static const struct kind *kind_of(const struct tunnel *t) { return &kinds[t->ask.protocol]; }
+
 // ---- answers ----
 
 static void say_opened(struct session *s, const struct tunnel *t) {
-  s->ops->tunnel_opened(s, t->ask.tunnel, t->port);
+  s->ops->tunnel_opened(s, t->ask.tunnel, t->port, t->idle_s);
 }
 
 static void say_refused(struct session *s, const struct control_tunnel_open *o, const char *reason, const char *message) {
@@ -47,8 +75,8 @@ static void say_refused(struct session *s, const struct control_tunnel_open *o, 
 
 static void log_tunnel(struct session *s, const struct tunnel *t, const char *event, const char *msg) {
   log_event(LOG_INFO, event, msg, LF_STR("user", s->entry->who.user_name), LF_INT("session", s->id),
-            LF_STR("tunnel", t->ask.name), LF_STR("protocol", "tcp"), LF_INT("port", t->port),
-            LF_STR("host", NULL)); // a TCP tunnel has none
+            LF_STR("tunnel", t->ask.name), LF_STR("protocol", kind_of(t)->name), LF_INT("port", t->port),
+            LF_STR("host", NULL)); // neither kind has one
 }
 
 static void count(struct session *s, int by) {
@@ -67,10 +95,10 @@ static void tunnel_free(struct session *s, struct tunnel *t, enum stream_reason 
   count(s, -1);
   close_fds(t->fds, t->nfds);
   if (t->state == TUNNEL_OPEN) {
-    tcp_tunnel_close(t->tcp, reason);
+    t->relay->ops->close(t->relay, reason);
     log_tunnel(s, t, "tunnel.close", "tunnel closed");
   }
-  ports_release(ports_of(s), STORE_TCP, t->port, s->id, clock_wall_s());
+  ports_release(ports_of(s), kind_of(t)->ports, t->port, s->id, clock_wall_s());
   free(t);
 }
 
@@ -100,22 +128,28 @@ static void lose(struct session *s, struct tunnel *t, const char *reason) {
   s->ops->tunnel_closed(s, number, reason);
 }
 
+static struct parked *find_parked(struct session *s, enum store_kind kind, uint16_t port) {
+  struct parked *p;
+  LIST_FOREACH(p, &s->parked, of_session) if (p->kind == kind && p->port == port) return p;
+  return NULL;
+}
+
+static void unpark(struct session *s, struct parked *p) {
+  LIST_REMOVE(p, of_session);
+  close_fds(p->fds, p->nfds);
+  ports_release(ports_of(s), p->kind, p->port, s->id, clock_wall_s());
+  free(p);
+}
+
 void tunnels_lose_port(struct session *s, enum store_kind kind, uint16_t port) {
   struct tunnel *t;
   LIST_FOREACH(t, &s->tunnels, of_session) {
-    if (kind != STORE_TCP || t->port != port) continue;
+    if (kind != kind_of(t)->ports || t->port != port) continue;
     lose(s, t, "port_lost");
     return;
   }
-  struct parked *p;
-  LIST_FOREACH(p, &s->parked, of_session) {
-    if (kind != STORE_TCP || p->port != port) continue;
-    LIST_REMOVE(p, of_session);
-    close_fds(p->fds, p->nfds);
-    ports_release(ports_of(s), STORE_TCP, port, s->id, clock_wall_s());
-    free(p);
-    return;
-  }
+  struct parked *p = find_parked(s, kind, port);
+  if (p) unpark(s, p);
 }
 
 void tunnels_trim(struct session *s, uint32_t most) {
@@ -129,7 +163,7 @@ void tunnels_close_all(struct session *s) {
 // ---- parking ----
 
 static unsigned release_fds(struct tunnel *t, int *fds) {
-  if (t->state == TUNNEL_OPEN) return tcp_tunnel_release(t->tcp, fds);
+  if (t->state == TUNNEL_OPEN) return t->relay->ops->release(t->relay, fds);
   unsigned n = t->nfds;
   memcpy(fds, t->fds, n * sizeof *fds);
   t->nfds = 0;
@@ -148,9 +182,10 @@ void tunnels_park(struct session *from, struct session *to) {
   LIST_FOREACH(t, &from->tunnels, of_session) {
     if (!(p = calloc(1, sizeof *p))) {
       // Nothing listens there any more once the older session has ended.
-      ports_release(ports_of(to), STORE_TCP, t->port, to->id, clock_wall_s());
+      ports_release(ports_of(to), kind_of(t)->ports, t->port, to->id, clock_wall_s());
       continue;
     }
+    p->kind = kind_of(t)->ports;
     p->port = t->port;
     p->nfds = release_fds(t, p->fds);
     LIST_INSERT_HEAD(&to->parked, p, of_session);
@@ -158,26 +193,17 @@ void tunnels_park(struct session *from, struct session *to) {
 }
 
 void tunnels_unpark_all(struct session *s) {
-  struct parked *p;
-  while ((p = LIST_FIRST(&s->parked))) {
-    LIST_REMOVE(p, of_session);
-    close_fds(p->fds, p->nfds);
-    ports_release(ports_of(s), STORE_TCP, p->port, s->id, clock_wall_s());
-    free(p);
-  }
+  while (!LIST_EMPTY(&s->parked)) unpark(s, LIST_FIRST(&s->parked));
 }
 
 static bool take_parked(struct session *s, struct tunnel *t, uint16_t port) {
-  struct parked *p;
-  LIST_FOREACH(p, &s->parked, of_session) {
-    if (p->port != port) continue;
-    LIST_REMOVE(p, of_session);
-    memcpy(t->fds, p->fds, sizeof t->fds);
-    t->nfds = p->nfds;
-    free(p);
-    return true;
-  }
-  return false;
+  struct parked *p = find_parked(s, kind_of(t)->ports, port);
+  if (!p) return false;
+  LIST_REMOVE(p, of_session);
+  memcpy(t->fds, p->fds, sizeof t->fds);
+  t->nfds = p->nfds;
+  free(p);
+  return true;
 }
 
 // ---- opening ----
@@ -196,7 +222,7 @@ static int try_port(void *ctx, uint16_t port) {
   for (unsigned i = 0; i < at->count; i++) {
     struct addr a = at->addr[i];
     addr_set_port(&a, port);
-    int code = listener_bind(&a, &t->fds[t->nfds]);
+    int code = kind_of(t)->bind(&a, &t->fds[t->nfds]);
     if (code == 0) {
       t->nfds++;
       continue;
@@ -231,7 +257,7 @@ static const char *refusal(int code) {
 
 static void acquire(struct session *s, struct tunnel *t, struct claim_wait *wait) {
   struct try try = {s, t};
-  struct ports_request q = {.kind = STORE_TCP,
+  struct ports_request q = {.kind = kind_of(t)->ports,
                             .owner = {.user = s->entry->who.user, .session = s->id},
                             .limits = &s->entry->who.limits,
                             .want = t->ask.port,
@@ -270,6 +296,10 @@ void tunnels_on_open(struct session *s, const struct control_tunnel_open *o) {
     say_refused(s, o, "name_in_use", "another tunnel of this session has that name or number");
     return;
   }
+  if (o->protocol == CONTROL_UDP && !s->udp) {
+    say_refused(s, o, "unsupported", "the agent has not announced that it carries UDP");
+    return;
+  }
   if (s->ntunnels >= s->entry->who.limits.tunnels) {
     say_refused(s, o, "limit", "the user's limit of tunnels is reached");
     return;
@@ -283,6 +313,7 @@ void tunnels_on_open(struct session *s, const struct control_tunnel_open *o) {
     return;
   }
   t->ask = *o;
+  if (o->protocol == CONTROL_UDP) t->idle_s = o->idle_s ? o->idle_s : s->worker->config->udp_idle_s;
   t->attempt = ++s->next_attempt;
   *wait = (struct claim_wait){.worker = s->worker, .session = s->id, .attempt = t->attempt, .tunnel = o->tunnel};
   acquire(s, t, wait);
@@ -301,10 +332,9 @@ void tunnels_claimed(struct session *s, uint32_t number, uint64_t attempt, int r
     drop_refused(s, t, "the store cannot be written");
     return;
   }
-  unsigned n = t->nfds;
+  t->relay = kind_of(t)->open(s, t);
   t->nfds = 0;
-  t->tcp = tcp_tunnel_new(&s->relay, number, t->ask.name, t->port, t->fds, n);
-  if (!t->tcp) {
+  if (!t->relay) {
     drop_refused(s, t, "out of memory");
     return;
   }

@@ -2,6 +2,7 @@
 #include "postern/relay/tcp.h"
 #include "postern/base/log.h"
 #include "postern/core/registry.h"
+#include "postern/net/listener.h"
 
 #include <inttypes.h>
 #include <stddef.h>
@@ -19,7 +20,7 @@ struct visitor {
 };
 
 struct tcp_tunnel {
-  struct relay *relay;
+  struct relay_tunnel base; // first
   uint32_t number;
   char name[NAME_TEXT];
   uint16_t port;
@@ -28,15 +29,16 @@ struct tcp_tunnel {
   uint32_t dials;
   bool paused;
   LIST_HEAD(, visitor) visitors;
-  LIST_ENTRY(tcp_tunnel) of_relay;
 };
+
+static struct tcp_tunnel *tcp_of(struct relay_tunnel *t) { return (struct tcp_tunnel *)t; }
 
 #define SET(x, v) atomic_store_explicit(&(x), (v), memory_order_relaxed)
 
 // ---- pausing ----
 
 static bool should_pause(const struct tcp_tunnel *t) {
-  const struct relay *r = t->relay;
+  const struct relay *r = t->base.relay;
   return r->away || r->dials >= r->max_dials || t->dials >= RELAY_TUNNEL_DIALS;
 }
 
@@ -49,20 +51,17 @@ static void update_pause(struct tcp_tunnel *t) {
     else listener_resume(t->listeners[i]);
 }
 
-static void update_pauses(struct relay *r) {
-  struct tcp_tunnel *t;
-  LIST_FOREACH(t, &r->tunnels, of_relay) update_pause(t);
-}
+static void tcp_update(struct relay_tunnel *t) { update_pause(tcp_of(t)); }
 
 static void count_dial(struct visitor *v, bool begins) {
   struct tcp_tunnel *t = v->tunnel;
-  struct relay *r = t->relay;
+  struct relay *r = t->base.relay;
   if (v->dialling == begins) return;
   v->dialling = begins;
   bool was_full = r->dials >= r->max_dials;
   t->dials += begins ? 1 : -1u;
   r->dials += begins ? 1 : -1u;
-  if (was_full != (r->dials >= r->max_dials)) update_pauses(r);
+  if (was_full != (r->dials >= r->max_dials)) relay_update(r);
   else update_pause(t);
 }
 
@@ -71,15 +70,15 @@ static void count_dial(struct visitor *v, bool begins) {
 static void log_open(const struct visitor *v) {
   const struct tcp_tunnel *t = v->tunnel;
   char peer[ADDR_TEXT];
-  log_event(LOG_INFO, "visitor.open", "visitor came", LF_STR("user", t->relay->entry->who.user_name),
+  log_event(LOG_INFO, "visitor.open", "visitor came", LF_STR("user", t->base.relay->entry->who.user_name),
             LF_STR("tunnel", t->name), LF_STR("peer", addr_format(&v->peer, peer)), LF_INT("port", t->port));
 }
 
 static void log_close(const struct visitor *v, const char *reason) {
   const struct tcp_tunnel *t = v->tunnel;
   char peer[ADDR_TEXT];
-  double seconds = (double)(loop_now_ms(t->relay->loop) - v->since_ms) / 1000;
-  log_event(LOG_INFO, "visitor.close", "visitor left", LF_STR("user", t->relay->entry->who.user_name),
+  double seconds = (double)(loop_now_ms(t->base.relay->loop) - v->since_ms) / 1000;
+  log_event(LOG_INFO, "visitor.close", "visitor left", LF_STR("user", t->base.relay->entry->who.user_name),
             LF_STR("tunnel", t->name), LF_STR("peer", addr_format(&v->peer, peer)), LF_INT("port", t->port),
             LF_STR("reason", reason), LF_INT("bytes_in", v->pump.pulled), LF_INT("bytes_out", v->pump.pushed),
             LF_DBL("seconds", seconds));
@@ -92,7 +91,7 @@ static void on_opened(struct pump *p) {
 
 static void on_end(struct pump *p, enum stream_reason reason, bool local) {
   struct visitor *v = (struct visitor *)p;
-  struct relay *r = v->tunnel->relay;
+  struct relay *r = v->tunnel->base.relay;
   // "aborted" alone would not say by whom.
   const char *word = reason == STREAM_ABORTED ? (local ? "visitor_aborted" : "target_aborted") : stream_reason_str(reason);
   log_close(v, word);
@@ -106,7 +105,7 @@ static const struct pump_ops visitor_pump_ops = {.on_end = on_end, .on_opened = 
 
 // Closed with RST, so that nobody takes it for an empty answer.
 static void refuse(struct tcp_tunnel *t, int fd, const char *why) {
-  struct relay *r = t->relay;
+  struct relay *r = t->base.relay;
   struct linger l = {.l_onoff = 1, .l_linger = 0};
   setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof l);
   close(fd);
@@ -121,7 +120,7 @@ static void refuse(struct tcp_tunnel *t, int fd, const char *why) {
 
 static void on_accept(void *ctx, struct listener *ln, int fd, const struct addr *peer) {
   struct tcp_tunnel *t = ctx;
-  struct relay *r = t->relay;
+  struct relay *r = t->base.relay;
   if (r->visitors >= r->max_visitors) {
     refuse(t, fd, "limit");
     return;
@@ -133,7 +132,7 @@ static void on_accept(void *ctx, struct listener *ln, int fd, const struct addr 
     free(v);
     return;
   }
-  struct stream *s = r->open_stream(r->ctx, t->number, peer);
+  struct stream *s = r->source->open_stream(r->ctx, t->number, peer);
   if (!s) {
     conn_close(c, CONN_ABORT);
     free(v);
@@ -151,19 +150,39 @@ static void on_accept(void *ctx, struct listener *ln, int fd, const struct addr 
 
 // ---- tunnels ----
 
-struct tcp_tunnel *tcp_tunnel_new(struct relay *r, uint32_t number, const char *name, uint16_t port, const int *fds,
-                                  unsigned n) {
+static unsigned tcp_release(struct relay_tunnel *base, int *fds) {
+  struct tcp_tunnel *t = tcp_of(base);
+  unsigned n = t->nlisteners;
+  for (unsigned i = 0; i < n; i++) fds[i] = listener_release(t->listeners[i]);
+  t->nlisteners = 0;
+  return n;
+}
+
+static void tcp_close(struct relay_tunnel *base, enum stream_reason reason) {
+  struct tcp_tunnel *t = tcp_of(base);
+  for (unsigned i = 0; i < t->nlisteners; i++) listener_close(t->listeners[i]);
+  t->nlisteners = 0;
+  struct visitor *v;
+  while ((v = LIST_FIRST(&t->visitors))) pump_abort(&v->pump, reason);
+  LIST_REMOVE(base, of_relay);
+  loop_reap(base->relay->loop, t, free);
+}
+
+static const struct relay_ops tcp_ops = {.update = tcp_update, .release = tcp_release, .close = tcp_close};
+
+struct relay_tunnel *tcp_tunnel_new(struct relay *r, uint32_t number, const char *name, uint16_t port, const int *fds,
+                                    unsigned n) {
   struct tcp_tunnel *t = calloc(1, sizeof *t);
   if (!t) {
     for (unsigned i = 0; i < n; i++) close(fds[i]);
     return NULL;
   }
-  t->relay = r;
+  t->base.ops = &tcp_ops;
   t->number = number;
   t->port = port;
   snprintf(t->name, sizeof t->name, "%s", name);
   LIST_INIT(&t->visitors);
-  LIST_INSERT_HEAD(&r->tunnels, t, of_relay);
+  relay_add(r, &t->base);
   t->paused = should_pause(t);
   bool failed = false;
   for (unsigned i = 0; i < n; i++) {
@@ -171,45 +190,7 @@ struct tcp_tunnel *tcp_tunnel_new(struct relay *r, uint32_t number, const char *
     if (ln) t->listeners[t->nlisteners++] = ln;
     else failed = true;
   }
-  if (!failed) return t;
-  tcp_tunnel_close(t, STREAM_INTERNAL);
+  if (!failed) return &t->base;
+  tcp_close(&t->base, STREAM_INTERNAL);
   return NULL;
-}
-
-unsigned tcp_tunnel_release(struct tcp_tunnel *t, int *fds) {
-  unsigned n = t->nlisteners;
-  for (unsigned i = 0; i < n; i++) fds[i] = listener_release(t->listeners[i]);
-  t->nlisteners = 0;
-  return n;
-}
-
-void tcp_tunnel_close(struct tcp_tunnel *t, enum stream_reason reason) {
-  if (!t) return;
-  for (unsigned i = 0; i < t->nlisteners; i++) listener_close(t->listeners[i]);
-  t->nlisteners = 0;
-  struct visitor *v;
-  while ((v = LIST_FIRST(&t->visitors))) pump_abort(&v->pump, reason);
-  LIST_REMOVE(t, of_relay);
-  loop_reap(t->relay->loop, t, free);
-}
-
-// ---- the session's part ----
-
-void relay_init(struct relay *r, struct loop *l, struct registry_entry *entry, const struct limits *limits,
-                struct stream *(*open_stream)(void *, uint32_t, const struct addr *), void *ctx) {
-  *r = (struct relay){.loop = l, .entry = entry, .open_stream = open_stream, .ctx = ctx};
-  r->totals = (struct pump_totals){.pulled = &entry->bytes_in, .pushed = &entry->bytes_out};
-  LIST_INIT(&r->tunnels);
-  relay_set_limits(r, limits);
-}
-
-void relay_set_limits(struct relay *r, const struct limits *limits) {
-  r->max_visitors = limits->visitors;
-  r->max_dials = limits->dials;
-  update_pauses(r);
-}
-
-void relay_set_away(struct relay *r, bool away) {
-  r->away = away;
-  update_pauses(r);
 }

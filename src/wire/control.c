@@ -33,8 +33,8 @@ struct field {
 enum { SECONDS_MAX = 366 * 24 * 60 * 60, GOAWAY_MAX = 24 * 60 * 60 };
 
 static const char *const previous_words[] = {"none", "lost", "draining", NULL};
-static const char *const protocol_words[] = {"tcp", NULL};
-static const char *const feature_words[] = {NULL}; // word i is bit i
+static const char *const protocol_words[] = {"tcp", "udp", NULL};
+static const char *const feature_words[] = {"udp", NULL}; // word i is bit i
 
 #define AT(member) .offset = offsetof(struct control, member), .size = sizeof((struct control *)0)->member
 #define INT(name, member, low, high)                                                                                   \
@@ -46,6 +46,10 @@ static const char *const feature_words[] = {NULL}; // word i is bit i
 #define WORD(name, member, list)                                                                                       \
   { .key = name, .kind = KIND_CHOICE, AT(member), .words = list }
 #define TUNNEL(member) INT("tunnel", member, 1, UINT32_MAX)
+#define IDLE(member)                                                                                                   \
+  {                                                                                                                    \
+    .key = "idle_seconds", .kind = KIND_INT, AT(member), .min = 1, .max = CONTROL_IDLE_MAX_S, .optional = true         \
+  }
 
 static const struct field hello_fields[] = {
     INT("version", hello.version, 0, INT32_MAX),      FIELD("features", KIND_FEATURES, hello.features),
@@ -82,12 +86,14 @@ static const struct field tunnel_open_fields[] = {
     INT("port", tunnel_open.port, 0, UINT16_MAX),
     FIELD("strict_port", KIND_BOOL, tunnel_open.strict_port),
     OPTIONAL("description", KIND_TEXT, tunnel_open.description),
+    IDLE(tunnel_open.idle_s),
     {0},
 };
 
 static const struct field tunnel_opened_fields[] = {
     TUNNEL(tunnel_opened.tunnel),
     INT("port", tunnel_opened.port, 1, UINT16_MAX),
+    IDLE(tunnel_opened.idle_s),
     {0},
 };
 

@@ -17,7 +17,7 @@ from harness import (abort, expect_eof, expect_open, how_closed, how_visit_ends,
 
 @pytest.mark.parametrize("arguments, says", [
     ([], "give -c FILE, or tcp TARGET"),
-    (["udp", "53"], "unknown command udp"),
+    (["sctp", "53"], "unknown command sctp"),
     (["http", "80"], "unknown command http"),
     (["import", "appsettings.json"], "unknown command import"),
     (["tcp"], "tcp: the target is missing"),
@@ -31,7 +31,7 @@ from harness import (abort, expect_eof, expect_open, how_closed, how_visit_ends,
     (["tcp", "22", "--server", "gw:7841", "--token-file", "token", "--ca", "token"], "TLS: "),
     (["tcp", "22", "--enrol-file", "token"], "token: not an enrolment line"),
     (["-c", "none.json"], "none.json: No such file or directory"),
-    (["-c", "bad.json"], "bad.json: tunnels[1].protocol: \"udp\" is not known (tcp)"),
+    (["-c", "bad.json"], "bad.json: tunnels[1].protocol: \"sctp\" is not known (tcp, udp)"),
     (["-c", "bad.json", "--port", "22"], "--port: "),
 ])
 def test_bad_usage(lab, arguments, says):
@@ -39,7 +39,7 @@ def test_bad_usage(lab, arguments, says):
     (lab.folder / "empty").write_text(" \n")
     (lab.folder / "bad.json").write_text(json.dumps({
         "server": "gw:7841", "token_file": "token",
-        "tunnels": [tcp("a", 22), {"name": "b", "protocol": "udp", "target": "53"}]}))
+        "tunnels": [tcp("a", 22), {"name": "b", "protocol": "sctp", "target": "53"}]}))
     done = lab.run("postern", *arguments, check=2)
     lines = done.stderr.splitlines()
     assert len(lines) == 1 and lines[0].startswith("postern: ") and says in lines[0], done.stderr

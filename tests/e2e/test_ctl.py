@@ -22,7 +22,8 @@ from harness import echo_all, tcp, wait_all_closed, wait_until
 TOKEN = re.compile(r"pst_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
 USER_KEYS = {"id", "name", "banned", "created", "bound", "ban", "limits", "password", "anonymous"}
 TOKEN_KEYS = {"id", "label", "created", "expires", "last_used", "last_peer", "revoked", "enrol"}
-SESSION_KEYS = {"id", "user", "instance", "protocol", "peer", "since", "tunnels", "visitors", "bytes_in", "bytes_out"}
+SESSION_KEYS = {"id", "user", "instance", "protocol", "peer", "since", "tunnels", "visitors", "bytes_in", "bytes_out",
+                "flows", "datagrams_dropped"}
 DEFAULT_LIMITS = {"tunnels": 64, "connections": 4096, "instances": 16, "ports": [], "hosts": []}
 NOBODY = 65534
 
@@ -619,7 +620,8 @@ def test_odd_answers(ctl, answer, says):
 
 def test_requests_and_answers(ctl):
     row = {"id": 7, "user": "alice", "instance": "default", "protocol": "trunk", "peer": "192.0.2.1:5", "since":
-           "2026-01-01T00:00:00Z", "tunnels": 2, "visitors": 3, "bytes_in": 1 << 40, "bytes_out": 0}
+           "2026-01-01T00:00:00Z", "tunnels": 2, "visitors": 3, "bytes_in": 1 << 40, "bytes_out": 0,
+           "flows": 1, "datagrams_dropped": 4}
 
     def ask(data, *words):
         with fake_gateway(ctl.db, json.dumps({"ok": True, "data": data}).encode() + b"\n") as requests:

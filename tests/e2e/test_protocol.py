@@ -51,7 +51,7 @@ def test_a_newer_agent_is_answered_with_what_both_speak(lab, scripted):
     gateway = lab.gateway()
     agent = scripted(gateway, login=False)
     agent.control(hello(gateway.token_for("alice"), version=2147483647, features=["udp", "x-future"]))
-    assert agent.expect_control("welcome")["features"] == [] and agent.open_tunnel()
+    assert agent.expect_control("welcome")["features"] == ["udp"] and agent.open_tunnel()
 
 
 def test_tunnels_are_opened_closed_and_refused(exchange):

@@ -105,6 +105,13 @@ static void test_tunnels(void **state) {
   MESSAGE(opened, CONTROL_TUNNEL_OPENED);
   opened.tunnel_opened = (struct control_tunnel_opened){.tunnel = 1, .port = 22022};
   assert_text(&opened, "{\"type\":\"tunnel_opened\",\"tunnel\":1,\"port\":22022}");
+  opened.tunnel_opened.idle_s = 60;
+  assert_text(&opened, "{\"type\":\"tunnel_opened\",\"tunnel\":1,\"port\":22022,\"idle_seconds\":60}");
+  MESSAGE(udp, CONTROL_TUNNEL_OPEN);
+  udp.tunnel_open =
+      (struct control_tunnel_open){.tunnel = 7, .name = "dns", .protocol = CONTROL_UDP, .idle_s = CONTROL_IDLE_MAX_S};
+  assert_text(&udp, "{\"type\":\"tunnel_open\",\"tunnel\":7,\"name\":\"dns\",\"protocol\":\"udp\",\"port\":0,"
+                    "\"strict_port\":false,\"idle_seconds\":86400}");
   MESSAGE(refused, CONTROL_TUNNEL_REFUSED);
   refused.tunnel_refused.tunnel = 2;
   strcpy(refused.tunnel_refused.reason, "no_port");
@@ -223,7 +230,7 @@ static void test_unknown_features(void **state) {
                           &c, &e),
                    0);
   assert_int_equal(c.hello.version, 9);
-  assert_int_equal(c.hello.features, 0);
+  assert_int_equal(c.hello.features, CONTROL_FEATURE_UDP);
   assert_int_equal(c.hello.previous, CONTROL_PREVIOUS_LOST);
 }
 

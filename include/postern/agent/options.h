@@ -11,8 +11,8 @@ enum { OPTIONS_MAX_PINS = 8 };
 // What was typed; NULL and 0: not given. Borrowed from argv and the environment.
 struct options {
   bool help, version;
-  const char *config; // -c FILE: the file form; otherwise one line, `tcp` with its target
-  const char *target;
+  const char *config; // -c FILE: the file form; otherwise one line, a protocol with its target
+  const char *protocol, *target;
   const char *server, *token_file, *enrol_file, *ca, *instance, *name, *port;
   const char *pins[OPTIONS_MAX_PINS];
   unsigned npins;

@@ -5,7 +5,7 @@
 
 #include "postern/agent/config.h"
 #include "postern/net/loop.h"
-#include "postern/pipe/stream.h"
+#include "postern/pipe/flow.h"
 #include "postern/wire/control.h"
 #include "postern/wire/frame.h"
 
@@ -19,14 +19,17 @@ struct session_ops {
   void (*on_tunnel)(void *ctx, const struct control *c);
   // As in link_ops.
   enum stream_reason (*on_open)(void *ctx, struct stream *s, const struct frame_open *open);
+  enum stream_reason (*on_flow)(void *ctx, struct flow *f, const struct frame_open *open);
   // Once: nothing will be tried any more. The exit status that the gateway's last word means, or 0 for a stop.
   void (*on_over)(void *ctx, int status);
 };
 
 enum { SESSION_REFUSED = 3, SESSION_TAKEN_OVER = 4 }; // exit status
 
-// `cfg` is borrowed until session_configure gives another one.
-struct session *session_new(struct loop *l, const struct agent_config *cfg, const struct session_ops *ops, void *ctx);
+// `cfg` is borrowed until session_configure gives another one, `dropped` for good: it counts datagrams that a congested
+// link did not take.
+struct session *session_new(struct loop *l, const struct agent_config *cfg, _Atomic uint64_t *dropped,
+                            const struct session_ops *ops, void *ctx);
 // After session_abandon. NULL is fine.
 void session_free(struct session *s);
 void session_start(struct session *s);

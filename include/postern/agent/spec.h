@@ -20,6 +20,7 @@ struct tunnel_spec {
   uint16_t port; // the public one to ask for; 0: any
   bool strict_port;
   char description[CONTROL_TEXT];
+  int64_t idle_s; // udp: until a silent flow ends; 0: as the gateway has it
 };
 
 // A burst of a reload that closes and opens all of them stays within the protocol's bound on control messages.
@@ -29,11 +30,12 @@ enum { SPEC_MAX = 400 };
 PERR_MUST_CHECK int spec_read_list(const json_t *list, struct tunnel_spec **out, size_t *n, struct err_text *e);
 
 // Parts of the one-line form. `e` says what is wrong with the text.
+PERR_MUST_CHECK int spec_set_protocol(struct tunnel_spec *s, const char *text, struct err_text *e);
 PERR_MUST_CHECK int spec_set_name(struct tunnel_spec *s, const char *text, struct err_text *e);
 PERR_MUST_CHECK int spec_set_target(struct tunnel_spec *s, const char *text, struct err_text *e);
 PERR_MUST_CHECK int spec_set_port(struct tunnel_spec *s, const char *text, struct err_text *e);
 
-const char *spec_protocol(const struct tunnel_spec *s); // "tcp"
+const char *spec_protocol(const struct tunnel_spec *s); // "tcp", "udp"
 // "HOST:PORT" with brackets around an IPv6 address. Returns `out`.
 const char *spec_target(const struct tunnel_spec *s, char out[TARGET_TEXT]);
 bool spec_equal(const struct tunnel_spec *a, const struct tunnel_spec *b);

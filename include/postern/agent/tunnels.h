@@ -30,6 +30,7 @@ struct tunnel {
   struct tunnel_spec spec;
   struct target target;
   uint16_t port; // the public one; 0: not open
+  int64_t idle_s; // udp, as the gateway said
   uint64_t opened_ms;
   struct backoff backoff;
   struct loop_timer *retry;

@@ -38,6 +38,8 @@ struct registry_entry {
   int64_t since; // wall seconds
   _Atomic uint32_t tunnels, visitors;
   _Atomic uint64_t bytes_in, bytes_out; // in: from visitors to targets; out: from targets to visitors
+  _Atomic uint32_t flows;               // UDP visitors
+  _Atomic uint64_t dropped;             // datagrams that were not passed on
   _Atomic bool linked;                  // has a live link now
 };
 
@@ -54,6 +56,8 @@ struct registry_view {
   int64_t since;
   uint32_t tunnels, visitors;
   uint64_t bytes_in, bytes_out;
+  uint32_t flows;
+  uint64_t dropped;
   bool linked;
   // The how-manieth instance of its user this is, by age; 0: a newer run has its place, and it is closing, or nobody
   // counted (registry_find, registry_get).

@@ -6,7 +6,7 @@
 #include "postern/base/hash.h"
 #include "postern/gateway/worker.h"
 #include "postern/pipe/budget.h"
-#include "postern/relay/tcp.h"
+#include "postern/relay/relay.h"
 #include "postern/wire/control.h"
 
 enum { SESSION_PARK_MS = 10000 }; // how long ports of a session that was taken over wait to be asked for
@@ -16,10 +16,9 @@ struct parked;
 
 // What a protocol does for its sessions.
 struct session_ops {
-  // A stream to a tunnel for a visitor; NULL: none can be had now.
-  struct stream *(*open_stream)(void *session, uint32_t tunnel, const struct addr *visitor);
-  // Answers to the agent. None of them may close the session before it returns.
-  void (*tunnel_opened)(struct session *s, uint32_t tunnel, uint16_t port);
+  struct relay_source source; // their ctx is the session
+  // Answers to the agent. None of them may close the session before it returns. `idle_s`: of UDP tunnels, else 0.
+  void (*tunnel_opened)(struct session *s, uint32_t tunnel, uint16_t port, int64_t idle_s);
   void (*tunnel_refused)(struct session *s, uint32_t tunnel, const char *reason, const char *message);
   void (*tunnel_closed)(struct session *s, uint32_t tunnel, const char *reason);
   // The session has closed, once: tells the agent and closes its connections, resetting their streams.
@@ -43,6 +42,7 @@ struct session {
   LIST_HEAD(, parked) parked;
   struct loop_timer *park;
   uint64_t since_ms;
+  bool udp; // the agent takes flows
   bool closed;
 };
 

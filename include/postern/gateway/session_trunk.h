@@ -10,6 +10,7 @@ enum { TRUNK_LINGER_MS = 5000 }; // how long a session without a link waits for 
 struct trunk_arrival {
   struct arrival base;
   enum control_previous previous;
+  uint32_t features; // of the hello
 };
 
 // arrival.adopt: a new session, or another link of the same run.

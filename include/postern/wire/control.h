@@ -16,6 +16,7 @@ enum {
   CONTROL_RUN_LEN = 16,
   CONTROL_TOKEN_TEXT = 4097, // the gateway judges the form of a token
   CONTROL_TEXT = 257,        // reasons, messages, descriptions
+  CONTROL_IDLE_MAX_S = 86400,
 };
 
 enum control_type {
@@ -33,9 +34,14 @@ enum control_type {
 // What became of the agent's earlier link of this run.
 enum control_previous { CONTROL_PREVIOUS_NONE, CONTROL_PREVIOUS_LOST, CONTROL_PREVIOUS_DRAINING };
 
-enum control_protocol { CONTROL_TCP };
+enum control_protocol { CONTROL_TCP, CONTROL_UDP };
 
-// Bits of `features`; on the wire a list of names. None is defined yet in version 1; unknown names are ignored.
+// Bits of `features`; on the wire a list of names, of which unknown ones are ignored. A side uses what both have named.
+enum control_feature {
+  CONTROL_FEATURE_UDP = 1, // "udp": tunnels of that protocol, flows and datagrams
+};
+enum { CONTROL_FEATURES = CONTROL_FEATURE_UDP }; // those of these programs
+
 struct control_hello {
   int64_t version;
   uint32_t features;
@@ -69,11 +75,13 @@ struct control_tunnel_open {
   uint16_t port;
   bool strict_port;
   char description[CONTROL_TEXT];
+  int64_t idle_s; // udp: until a silent flow ends; 0: as the gateway has it
 };
 
 struct control_tunnel_opened {
   uint32_t tunnel;
   uint16_t port;
+  int64_t idle_s; // udp: what holds; 0: not udp
 };
 
 struct control_tunnel_refused {
