@@ -3,6 +3,7 @@
 Tests take the fixtures of conftest.py (`lab`, `gateway`, `certs`, `build`) and import the helpers from here.
 """
 from .certs import Certs
+from .datagrams import LARGEST, UdpEcho, UdpTarget, ask, silent, udp_visitor
 from .lab import Lab
 from .linkproxy import LinkProxy
 from .nsp_client import NspClient, Refused

@@ -1,4 +1,5 @@
 """All that one test started, and its orderly end."""
+from .datagrams import UdpEcho, UdpTarget, udp_visitor
 from .linkproxy import LinkProxy
 from .nsp_client import NspClient
 from .programs import Agent, Gateway
@@ -57,6 +58,18 @@ class Lab:
 
     def blackhole(self):
         return self._target(Blackhole())
+
+    def udp_echo(self, **options):
+        return self._target(UdpEcho(**options))
+
+    def udp_target(self, **options):
+        return self._target(UdpTarget(**options))
+
+    def udp_visit(self, port, **options):
+        """A visitor of a UDP tunnel, closed at the end of the test."""
+        sock = udp_visitor(port, **options)
+        self._visitors.append(sock)
+        return sock
 
     def link_proxy(self, gateway):
         """A proxy before the gateway's control port; give its `address` to an agent as `server`."""

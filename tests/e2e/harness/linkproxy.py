@@ -1,8 +1,13 @@
-"""A TCP proxy to put between an agent and its gateway, to cut or to freeze the link in the middle."""
+"""A TCP proxy to put between an agent and its gateway, to cut, to freeze or to slow the link in the middle."""
 import selectors
 import socket
+import time
 
 from .targets import CHUNK, Connection, Target
+
+
+TURN = 0.002  # seconds between two looks at the rate
+SMALL = 65536
 
 
 class LinkProxy(Target):
@@ -11,6 +16,7 @@ class LinkProxy(Target):
     def __init__(self, upstream_port):
         self._upstream_port = upstream_port
         self._flowing = self._serving = True
+        self._rate = None
         super().__init__()
 
     def cut(self, serve_again=True):
@@ -30,6 +36,25 @@ class LinkProxy(Target):
 
     def thaw(self):
         self._set_flowing(True)
+
+    def limit(self, bytes_per_second):
+        """Each direction of each link passes no more than that. To be called before the links are made: it keeps the
+        kernel's buffers small, so that what waits does so at the sender's."""
+        self._rate = bytes_per_second
+        self.call(lambda: None)
+
+    def _run(self):
+        filled = time.monotonic()
+        while not self._stopping:
+            for key, mask in self._selector.select(None if self._rate is None else TURN):
+                key.data(key.fileobj, mask)
+            if self._rate is None:
+                continue
+            now = time.monotonic()
+            for connection in list(self._connections):
+                connection.allowed = min(connection.allowed + self._rate * (now - filled), self._rate * 4 * TURN)
+                self._advance(connection)
+            filled = now
 
     def _set_flowing(self, flowing):
         def now():
@@ -53,6 +78,10 @@ class LinkProxy(Target):
             self._drop(connection, reset=True)
             return
         connection.peer, far.peer = far, connection
+        for side in (connection, far):
+            side.allowed = 0
+            if self._rate is not None:
+                side.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
         self._connections.add(far)
         self.stats.open += 1
         self._advance(far)
@@ -67,13 +96,14 @@ class LinkProxy(Target):
         return Connection(sock)
 
     def on_data(self, connection, data):
+        connection.allowed -= len(data)
         connection.peer.out += data
 
     def on_fin(self, connection):
         connection.peer.finishing = True
 
     def may_read(self, connection):
-        return len(connection.peer.out) < CHUNK
+        return len(connection.peer.out) < CHUNK and (self._rate is None or connection.allowed > 0)
 
     def _on_ready(self, connection, mask):
         super()._on_ready(connection, mask)
