@@ -14,7 +14,7 @@ tables.
   --rounds N       so many rounds
   --seconds S      length of each measurement (default: 5)
   --visitors N     idle visitors whose memory is measured (default: 3000)
-  --only WORK...   of conn-1 conn-32 conn-256 ping-1 ping-32 pump-4 download-4 upload-4 memory nsp
+  --only WORK...   of conn-1 conn-32 conn-256 ping-1 ping-32 pump-4 download-4 upload-4 memory nsp udp
   --ssh-ciphers L  OpenSSH's Ciphers (default: its own choice)
   --ssh-session    ssh with a session beside the tunnel in place of -N: only then sshd sets TCP_NODELAY
 The tables go to build/bench/table.md, every figure to build/bench/results.json. The status is 1 when Postern or bare
@@ -38,7 +38,7 @@ mkdir -p "$out"
 compile() {
   "${CC:-cc}" -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Wno-unused-parameter -o "$out/$1" "${@:2}"
 }
-compile load tests/bench/{load,bulk,exchange,net,tally,target}.c
+compile load tests/bench/{load,bulk,datagrams,exchange,net,tally,target}.c
 compile nsp_bench tests/bench/{nsp_bench,nsp_client,nsp_relay,nsp_tls,net}.c -lssl -lcrypto
 exec /usr/bin/python3 tests/bench/run.py --load "$out/load" --nsp-client "$out/nsp_bench" --bin build/release/bin \
   --out "$out" "$@"

@@ -26,6 +26,7 @@ class Contender:
         self.folder, self.target_port = folder / self.name, target_port
         self.folder.mkdir(mode=0o700)
         self.port = None
+        self.udp_port = None  # where it carries datagrams too
         self.programs = []  # in the order of their start
 
     def start(self):
@@ -58,7 +59,7 @@ class Loopback(Contender):
     name, title = "loopback", "bare loopback"
 
     def start(self):
-        self.port = self.target_port
+        self.port = self.udp_port = self.target_port
 
 
 class Ssh(Contender):
@@ -189,10 +190,12 @@ class Postern(Gateway):
             "server": f"127.0.0.1:{control_port}",
             "token_file": "token",
             "tls": {"ca": "certs/ca.crt"},
-            "tunnels": [{"name": "target", "protocol": "tcp", "target": f"127.0.0.1:{self.target_port}"}],
+            "tunnels": [{"name": name, "protocol": name, "target": f"127.0.0.1:{self.target_port}"}
+                        for name in ("tcp", "udp")],
         })
         agent = self._program("postern", [self._bin / "postern", "-c", "agent.json"])
-        self.port = int(agent.wait_line(r"tunnel\.open: .*port=(\d+)")[1])
+        self.port, self.udp_port = (int(agent.wait_line(rf"tunnel\.open: .*protocol={name} port=(\d+)")[1])
+                                    for name in ("tcp", "udp"))
 
 
 class Nsp(Gateway):

@@ -1,6 +1,7 @@
 // load: the load generator of the benchmark. run.py starts it, once as the target behind the tunnels and once for each
 // measurement; its answer is one line of JSON on stdout. Errors are counted by kind, never hidden.
 #include "bulk.h"
+#include "datagrams.h"
 #include "exchange.h"
 #include "net.h"
 #include "tally.h"
@@ -16,6 +17,8 @@ static const char usage[] =
     "       load pump PORT CONNECTIONS SECONDS       bulk to an echo and back\n"
     "       load download PORT CONNECTIONS SECONDS   bulk from the target\n"
     "       load upload PORT CONNECTIONS SECONDS     bulk to the target\n"
+    "       load udp PORT VISITORS SECONDS           datagrams of 200 bytes one way\n"
+    "       load paced PORT VISITORS SECONDS         the same, 60,000 a second\n"
     "       load hold PORT CONNECTIONS               idle visitors, until a line comes on stdin\n"
     "PORT is one of 127.0.0.1. Each mode ends with 1 when it counted an error.\n";
 
@@ -28,6 +31,7 @@ static const struct mode {
 } modes[] = {
     {"conn", exchange_connect, 5},  {"ping", exchange_ping, 5}, {"pump", bulk_pump, 5},
     {"download", bulk_download, 5}, {"upload", bulk_upload, 5}, {"hold", exchange_hold, 4},
+    {"udp", datagrams_send, 5},      {"paced", datagrams_send_paced, 5},
 };
 
 static int bad_usage(void) {

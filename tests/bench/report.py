@@ -17,6 +17,7 @@ ROWS = [
     ("Bulk echoed, 4 connections (MB/s each way)", "pump-4", "mb_per_s", False),
     ("Bulk download, 4 connections (MB/s)", "download-4", "mb_per_s", False),
     ("Bulk upload, 4 connections (MB/s)", "upload-4", "mb_per_s", False),
+    ("200-byte datagrams/s to the target", "udp", "datagrams_per_s", False),
     ("Memory per idle visitor, gateway (KiB)", "memory", "gateway", True),
     ("Memory per idle visitor, agent (KiB)", "memory", "agent", True),
 ]

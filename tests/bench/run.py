@@ -25,6 +25,8 @@ MEMORY = "memory"
 NSP = "nsp"
 NSP_LOADS = [("conn", 32), ("download", 1), ("upload", 1)]
 NSP_TLS = ("1.3", "1.2")
+# Datagrams from so many visitors; not over ssh, which carries none.
+UDP, UDP_VISITORS = "udp", 4
 SPARE_DESCRIPTORS = 64
 
 
@@ -32,7 +34,7 @@ def work_name(mode, connections):
     return f"{mode}-{connections}"
 
 
-WORKS = [work_name(*load) for load in LOADS] + [MEMORY, NSP]
+WORKS = [work_name(*load) for load in LOADS] + [MEMORY, UDP, NSP]
 
 
 def parse_arguments():
@@ -65,7 +67,8 @@ class Bench:
         self.options, self.load = options, load
         self.contenders, self.nsp_contenders = contenders, nsp_contenders
         self.results, self.nsp_results, self.problems = {}, {}, []
-        members = {"load": contenders, "memory": contenders[1:], NSP: nsp_contenders}
+        self.udp_contenders = [c for c in contenders if c.name in ("loopback", "postern")]
+        members = {"load": contenders, UDP: self.udp_contenders, "memory": contenders[1:], NSP: nsp_contenders}
         self._orders = {name: itertools.cycle(itertools.permutations(members[name])) for name in members}
 
     def measure(self):
@@ -81,6 +84,11 @@ class Bench:
                 for round_number in rounds:
                     self._load_round(round_number, loads)
                 self._stop_all(self.contenders)
+            if UDP in wanted:
+                self._start_all(self.udp_contenders)
+                for round_number in rounds:
+                    self._udp_round(round_number)
+                self._stop_all(self.udp_contenders)
             if NSP in wanted:
                 self._start_all(self.nsp_contenders)
                 for round_number in rounds:
@@ -98,6 +106,13 @@ class Bench:
         result = self.load.measure(mode, contender.port, connections, self.options.seconds)
         contender.check()
         return result, f"{result['mb_per_s']:,.1f} MB/s" if result["mb_per_s"] else f"{result['per_s']:,.0f}/s"
+
+    def _udp_round(self, round_number):
+        for contender in next(self._orders[UDP]):
+            result = self.load.measure(UDP, contender.udp_port, UDP_VISITORS, self.options.seconds)
+            contender.check()
+            self._note(self.results, round_number, UDP, contender, result,
+                       f"{result['datagrams_per_s']:,.0f}/s, {result['lost_percent']:.2f} % lost")
 
     def _nsp_round(self, round_number):
         agent = self.nsp_contenders[0]

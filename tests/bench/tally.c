@@ -45,13 +45,20 @@ static double percentile(const struct tally *t, double share) {
   return t->done ? (double)t->latencies_us[(size_t)(share * (double)(t->done - 1))] : 0;
 }
 
+static double lost_percent(const struct tally *t) {
+  uint64_t all = t->datagrams + t->lost;
+  return all ? 100 * (double)t->lost / (double)all : 0;
+}
+
 void tally_print(struct tally *t, const char *mode, unsigned connections) {
   double seconds = t->seconds > 0 ? t->seconds : 1;
   if (t->done) qsort(t->latencies_us, t->done, sizeof *t->latencies_us, compare);
   printf("{\"mode\":\"%s\",\"connections\":%u,\"seconds\":%.3f,\"done\":%llu,\"per_s\":%.1f,\"mb_per_s\":%.2f,"
+         "\"datagrams_per_s\":%.1f,\"lost_percent\":%.2f,"
          "\"p50_us\":%.1f,\"p99_us\":%.1f,\"max_us\":%.1f,\"errors\":%llu,\"faults\":{",
          mode, connections, t->seconds, (unsigned long long)t->done, (double)t->done / seconds,
-         (double)t->bytes / seconds / 1e6, percentile(t, 0.5), percentile(t, 0.99), percentile(t, 1),
+         (double)t->bytes / seconds / 1e6, (double)t->datagrams / seconds, lost_percent(t),
+         percentile(t, 0.5), percentile(t, 0.99), percentile(t, 1),
          (unsigned long long)tally_errors(t));
   const char *comma = "";
   for (int i = 0; i < FAULTS; i++) {

@@ -18,6 +18,7 @@ enum fault {
 struct tally {
   uint64_t done;  // exchanges counted
   uint64_t bytes; // bulk bytes that reached their end
+  uint64_t datagrams, lost; // that reached their end, or did not
   double seconds; // the time counted
   uint64_t faults[FAULTS];
   char first_fault[80];

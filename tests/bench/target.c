@@ -1,6 +1,7 @@
 // target: the service behind every tunnel of the benchmark. Called by load's main; owns its connections, which hold
 // memory only while their peer reads too slowly. One thread.
 #include "target.h"
+#include "datagrams.h"
 #include "net.h"
 #include <errno.h>
 #include <netinet/in.h>
@@ -25,7 +26,7 @@ struct peer {
 };
 
 struct target {
-  int poller, listener;
+  int poller, listener, udp;
   char chunk[CHUNK];
 };
 
@@ -115,7 +116,9 @@ void target_serve(void) {
   uint16_t port;
   t.listener = listen_loopback(&port);
   t.poller = poller_new();
+  t.udp = datagrams_bind(port);
   poller_add(t.poller, t.listener, EPOLLIN, NULL);
+  poller_add(t.poller, t.udp, EPOLLIN, &t);
   printf("{\"port\":%u}\n", port);
   fflush(stdout);
   for (;;) {
@@ -126,6 +129,8 @@ void target_serve(void) {
       struct peer *p = ready[i].data.ptr;
       if (!p)
         accept_all(&t);
+      else if ((void *)p == (void *)&t)
+        datagrams_take(t.udp);
       else if (!on_ready(&t, p, ready[i].events))
         drop(p);
     }
