@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Shows Postern at work on one machine: builds it, starts a gateway, a sample web service and an agent, and fetches a
-# page from the service through the tunnel. Everything it makes, but for the build, lies in a folder that it removes.
+# Shows Postern at work on one machine: builds it, starts a gateway, sample services and an agent for each, fetches a
+# page through one tunnel and has a datagram echoed through another. Everything it makes, but for the build, lies in a folder that it removes.
 set -euo pipefail
 
 usage() {
@@ -160,7 +160,21 @@ service=$started
 service_port=$(wait_event "$service" service.log listen port) || fail "the sample service does not start"
 say "It listens on 127.0.0.1:$service_port."
 
-step "An agent that publishes it"
+step "A UDP echo beside it"
+cat >echo.py <<'PYTHON'
+import json, socket
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.bind(("127.0.0.1", 0))
+print(json.dumps({"event": "listen", "port": sock.getsockname()[1]}), flush=True)
+while True:
+    sock.sendto(*sock.recvfrom(65507))
+PYTHON
+start echo.log "$python" echo.py
+echo=$started
+echo_port=$(wait_event "$echo" echo.log listen port) || fail "the sample echo does not start"
+say "It listens on 127.0.0.1:$echo_port."
+
+step "An agent that publishes the page"
 start agent.log "$bin/postern" tcp "127.0.0.1:$service_port" --name page --enrol-file enrol --log json
 agent=$started
 public_port=$(wait_event "$agent" agent.log tunnel.open port) || fail "the agent does not open its tunnel"
@@ -176,13 +190,34 @@ sys.stdout.write(direct.open(sys.argv[1], timeout=10).read().decode())
 [ "$fetched" = "$(cat page/index.html)" ] || fail "the page differs from the service's: $fetched"
 say "Fetched through the tunnel: $fetched"
 
+step "Another agent, in one line, for the echo, and a datagram of 65,507 bytes there and back"
+start echo-agent.log "$bin/postern" udp "$echo_port" --name echo --instance echo --enrol-file enrol --log json
+echo_agent=$started
+udp_port=$(wait_event "$echo_agent" echo-agent.log tunnel.open port) || fail "the agent does not open its UDP tunnel"
+"$python" -c '
+import os, socket, sys
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.connect(("127.0.0.1", int(sys.argv[1])))
+sock.settimeout(2)
+datagram = os.urandom(65507)
+for left in (2, 1, 0):
+    sock.send(datagram)
+    try:
+        sys.exit(sock.recv(70000) != datagram)
+    except TimeoutError:
+        pass
+sys.exit(1)
+' "$udp_port" || fail "the datagram did not come back from the public UDP port"
+say "Echoed through the tunnel, whole. The public port is $udp_port."
+
 if ! "$once"; then
   step "It stays like this until Ctrl-C, which stops everything and removes $work"
   say "Try:  curl http://127.0.0.1:$public_port/"
+  say "      nc -u 127.0.0.1 $udp_port      (and type)"
   say "      cd $work"
   say "      $bin/posternctl -c gateway.json session list"
   say "      $bin/posternctl -c gateway.json user ban demo --reason 'just a test'"
-  say "      tail -f gateway.log agent.log"
+  say "      tail -f gateway.log agent.log echo-agent.log"
   trap 'printf "\n"; exit 0' INT
   wait -n "$gateway" "$service" || true
   fail "the gateway or the service has ended by itself"
@@ -190,5 +225,6 @@ fi
 
 step "The end"
 stop agent "$agent"
+stop "agent of the echo" "$echo_agent"
 stop gateway "$gateway"
 say "All went well."
