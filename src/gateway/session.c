@@ -13,7 +13,6 @@ static void on_park_end(void *ctx) { tunnels_unpark_all(ctx); }
 
 static void session_free(void *arg) {
   struct session *s = arg;
-  relay_fini(&s->relay);
   loop_timer_free(s->park);
   s->ops->free(s);
 }
@@ -87,6 +86,7 @@ void session_close(struct session *s, const char *reason, const char *message, i
   note(s, "session.close", why);
   forget_lineages(s, why);
   HASH_DEL(w->sessions, s);
+  relay_fini(&s->relay); // its clock reads the entry
   registry_leave(w->gateway->registry, s->entry);
   s->entry = NULL;
   loop_timer_clear(s->park);
