@@ -22,6 +22,10 @@ struct talk {
 
 static struct talk *talk_of(struct caller *c) { return c->talk; }
 
+const struct nsp_dialect *nsp_caller_dialect(const struct caller *c) {
+  return nsp_dialect_at((size_t)c->door->config->nsp_dialect);
+}
+
 // ---- proof ----
 
 struct nsp_proof nsp_caller_proof(struct caller *c) {
@@ -256,7 +260,7 @@ static int make_arrival(struct caller *c) {
 }
 
 enum auth_result nsp_caller_check(struct caller *c, const char *token, struct identity *who, bool *anonymous) {
-  const struct nsp_dialect *d = nsp_dialect_at((size_t)c->door->config->nsp_dialect);
+  const struct nsp_dialect *d = nsp_caller_dialect(c);
   bool certified = !d->token && c->door->config->client_ca && !c->port->plaintext;
   int64_t until;
   *anonymous = false;
@@ -333,7 +337,7 @@ static void on_readable(struct caller *c) {
 static int begin(struct caller *c) {
   struct talk *t = calloc(1, sizeof *t);
   if (!t) return PERR_NOMEM;
-  nsp_request_init(&t->parser, nsp_dialect_at((size_t)c->door->config->nsp_dialect));
+  nsp_request_init(&t->parser, nsp_caller_dialect(c));
   c->talk = t;
   return 0;
 }

@@ -57,7 +57,7 @@ static bool find_session(struct caller *c, struct registry_view *v) {
 // A client that had no idle connection when it was displaced hears of it now, before it shares its successor's visitors.
 static void tell_to_stop(struct caller *c) {
   uint8_t message[NSP_CONTROL_MAX];
-  size_t n, len = nsp_put_force_close(nsp_dialect_at((size_t)c->door->config->nsp_dialect), message);
+  size_t n, len = nsp_put_force_close(nsp_caller_dialect(c), message);
   if (len && conn_write(c->conn, message, len, &n) == 0) (void)!conn_flush(c->conn);
   nsp_caller_ignore(c, NSP_IGNORED_REVERSE);
 }
@@ -118,7 +118,7 @@ static void on_readable(struct caller *c) {
 static int begin(struct caller *c) {
   struct talk *t = calloc(1, sizeof *t);
   if (!t) return PERR_NOMEM;
-  nsp_reverse_init(&t->parser, nsp_dialect_at((size_t)c->door->config->nsp_dialect));
+  nsp_reverse_init(&t->parser, nsp_caller_dialect(c));
   c->talk = t;
   return 0;
 }

@@ -10,6 +10,9 @@
 // Closes, and counts.
 void nsp_caller_ignore(struct caller *c, enum nsp_ignored what);
 
+// What clients of this gateway speak.
+const struct nsp_dialect *nsp_caller_dialect(const struct caller *c);
+
 // ---- proof (docs/nsp.md, "Proof") ----
 
 struct nsp_proof nsp_caller_proof(struct caller *c);
